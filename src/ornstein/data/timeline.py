@@ -14,8 +14,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from ornstein.data import notation
 from ornstein.data.calendar import DAY
-from ornstein.data.notation import FIRST, LAST
 from ornstein.data.schema import ColumnType
 from ornstein.errors import InputError
 
@@ -86,15 +86,18 @@ class Timeline:
             first, count: the places. said: by which words they were asked for, as "steps=24".
 
         Raises:
-            InputError: a moment before the year 1 or after 9999.
+            InputError: a moment before the year 1 or after 9999; 1969 or 2068 where dates have two digits for it.
         """
-        ends = (first, first + count - 1)
+        if self.time is None:
+            return
+        ends, (low, high) = (first, first + count - 1), notation.ends(self.time.format)
+        years = [1970 + round(end / (365.2425 * DAY)) for end in (low, high + 1)]
         if self.months:
-            fits = all(12 <= self.origin + self.months * place < 120_000 for place in ends)
+            fits = all(12 * years[0] <= self.origin + self.months * place < 12 * years[1] for place in ends)
         else:
-            fits = self.time is None or all(FIRST <= self.origin + self.step * place <= LAST for place in ends)
+            fits = all(low <= self.origin + self.step * place <= high for place in ends)
         if not fits:
-            raise InputError(f"{said} leaves the calendar, which goes from year 1 to 9999.")
+            raise InputError(f"{said} leaves the calendar, which goes from year {years[0]} to {years[1] - 1}.")
 
     def seconds(self, first: int, count: int) -> Tensor:
         """The moments of `count` places of the grid, (count,) float64, seconds since 1970."""
