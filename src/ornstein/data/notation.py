@@ -10,8 +10,8 @@ in $8.30, 12 % and 72.1 kg, stands around the number.
 is that of strptime, with "%-d" for a day without a leading zero and "%3f" for milliseconds. Words are matched strictly:
 only what the pattern would write back exactly. Day and month are told apart by a day above 12; without one, a column of
 dates like 01/02/2003 is *ambiguous* and not guessed. Years of two digits are 1969 to 2068, as strptime has them, and
-stand last; between hyphens they may also stand first, which is ambiguous where each could be a day. A zone that all cells share, such as Z, is part of the pattern; if
-zones differ the time is kept, and written in UTC.
+stand last; between hyphens they may also stand first, which is ambiguous where each could be a day. A zone that all
+cells share, such as Z, is part of the pattern; if zones differ the time is kept, and written in UTC.
 """
 
 import math
@@ -72,6 +72,10 @@ _TIMES = (
     *("%H:%M:%S", "%H:%M", "%H:%M:%S.%3f", "%H:%M:%S.%f", "%-H:%M:%S", "%-H:%M"),
     *("%I:%M:%S %p", "%I:%M %p", "%-I:%M:%S %p", "%-I:%M %p"),
 )
+#: as ISO 8601 and data frames write them; a zone of hours, in a pattern
+_CLOCKS = ("", *map("".join, product(" T", ("%H:%M:%S", "%H:%M:%S.%f"), ("", "Z"))))
+_STANDARD = tuple("%Y-%m-%d" + clock for clock in _CLOCKS)
+_ABROAD = re.compile(r"[+-]\d\d:?\d\d\Z")
 _ZONE = re.compile(r"(?<=[\dM])(?:Z| UTC| ?[+-]\d\d:?\d\d)\Z")
 #: seconds of which all dates of a column are multiples, from the coarsest
 _STEPS = (86_400.0, 3600.0, 60.0, 1.0, 0.001)
@@ -220,6 +224,15 @@ def seconds(word: str, pattern: str) -> float:
         except OverflowError:
             return math.nan
     return (moment - _EPOCH).total_seconds()
+
+
+def standard(word: str, pattern: str) -> float:
+    """Seconds since 1970 of a date as ISO 8601 and data frames write it, for a column of dates in another pattern.
+
+    NaN if it is none, and if the other pattern has the zone of another place, where it might mean another time.
+    """
+    known = () if _ABROAD.search(pattern) else (seconds(word, way) for way in _STANDARD)
+    return next((value for value in known if not math.isnan(value)), math.nan)
 
 
 def dated(value: float, pattern: str) -> str:

@@ -177,6 +177,7 @@ class ColumnType:
             return value
         if self.kind == "date":
             value = notation.seconds(word, self.format)
+            value = notation.standard(word, self.format) if math.isnan(value) else value
             if math.isnan(value):
                 raise InputError(f"{where()} is no date like {notation.dated(0, self.format)!r} ({self.format}).")
             return value

@@ -40,6 +40,8 @@ class Timeline:
         least, most: for each feature, the bound that it never passed, or None for none.
         lacking: for each feature, the share of the moments that have others but not it; () if unknown.
         correlation: of each feature with itself 0, 1, 2, ... steps later (`ornstein.core.nearest`); () if unknown.
+        idle: whether whole weekdays or hours of the day never occur, as in data of working days or opening hours; then
+            a moment without a row is no gap that wants a row.
     """
 
     features: tuple[ColumnType, ...]
@@ -54,6 +56,7 @@ class Timeline:
     most: tuple[float | None, ...] = field(default=(), compare=False)
     lacking: tuple[float, ...] = field(default=(), compare=False)
     correlation: tuple[tuple[float, ...], ...] = field(default=(), compare=False)
+    idle: bool = field(default=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -64,6 +67,7 @@ class Timeline:
             **{name: getattr(self, name) for name in ("step", "months", "origin", "window")},
             **{name: list(getattr(self, name)) for name in ("cycles", "least", "most", "lacking")},
             "correlation": [list(one) for one in self.correlation],
+            **({"idle": True} if self.idle else {}),
         }
 
     @staticmethod
@@ -75,6 +79,7 @@ class Timeline:
             said |= {name: tuple(found[name]) for name in ("cycles", "least", "most")}
             said["lacking"] = tuple(found.get("lacking", ()))  # runs of earlier versions know neither
             said["correlation"] = tuple(map(tuple, found.get("correlation", ())))
+            said["idle"] = bool(found.get("idle", False))
             return Timeline(tuple(map(ColumnType.from_dict, found["features"])), **said)
         except (KeyError, TypeError, AttributeError):
             raise InputError("run.yaml describes no series; it was changed.") from None

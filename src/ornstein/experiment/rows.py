@@ -69,7 +69,7 @@ def read_rows(run: Run, data: Any, noun: str = "data") -> Rows:
     _, types = must_be_table(run)
     name, like, dialect = "the frame", None, None
     if is_frame(data):
-        words, like = words_of(data)[0], data
+        words, like = words_of(data, types=types)[0], data
     elif not isinstance(data, (str, Path)):
         raise InputError(f"{noun} is of type {type(data).__name__}; give a data frame, or the path of a table.")
     else:
@@ -79,7 +79,7 @@ def read_rows(run: Run, data: Any, noun: str = "data") -> Rows:
             raise InputError(f"{noun}={shown(data)!r} must be a table, a file that ends in {', '.join(TABLES)}.")
         if path.suffix.lower() == ".parquet":
             like = read_parquet(path, noun)[0]
-            words = words_of(like, name)[0]
+            words = words_of(like, name, types=types)[0]
         else:
             header = run.about["data"].get("dialect", {}).get("header", True)
             words, dialect, _ = read_delimited(path, noun, header=None if header else False)
