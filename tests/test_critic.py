@@ -20,6 +20,7 @@ from ornstein.experiment import budget
 from ornstein.experiment.budget import in_time
 from ornstein.experiment.cells import draw_rows, impute
 from ornstein.experiment.config import Experiment
+from ornstein.experiment.course import DONE, STOPPED, course
 from ornstein.experiment.critics import rows_drawn
 from ornstein.experiment.folder import CRITIC
 from ornstein.experiment.plan import plan
@@ -202,7 +203,16 @@ def test_going_on_with_a_run_teaches_another_critic(taught: Path, tmp_path: Path
     assert (folder / CRITIC).read_bytes() == before
     manifest.forget(folder, [CRITIC])  # as if it had been stopped while the critic was taught
     (folder / CRITIC).unlink()
-    assert CRITIC in [moment.note for moment in train(asked, folder, resume=True, draws=False)][-1]
+    assert (course("on", folder).state, course("on", folder).left) == (STOPPED, None)
+    assert "not its critic; resume it for that" in course("on", folder).said
+    notes, said = [], []
+    for moment in train(asked, folder, resume=True, draws=False):
+        notes.append(moment.note)
+        said.append(course("on", folder).said)
+    assert CRITIC in notes[-1]
+    assert any(one.startswith("All 300 steps are done; teaching a critic: 0 of") for one in said)
+    assert said[-2].startswith("All 300 steps are done; teaching a critic: trees learn from")
+    assert course("on", folder).state == DONE
     assert (folder / CRITIC).read_bytes() == before
     longer = replace(asked, training=replace(asked.training, steps=303))
     last = None

@@ -48,10 +48,10 @@ def criticise(folder: Path, data: Dataset, last: Moment) -> Iterator[Moment]:
         return
     size, drawn = learner.at_once, []
     for number, start in enumerate(range(0, wanted, size)):
-        yield replace(last, note=f"critic: {start:,} of {wanted:,} rows drawn")
+        yield replace(last, note=f"teaching a critic: {start:,} of {wanted:,} rows drawn")
         seed = another_seed(run.experiment.training.seed, _SEED + number)
         drawn.append(learner.seen_by_critic(run.draw(min(size, wanted - start), seed=seed)))
-    yield replace(last, note=f"critic: learning from {wanted:,} rows drawn")
+    yield replace(last, note=f"teaching a critic: trees learn from {wanted:,} rows drawn")
     some = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))[:_MOST]
     real = [learner.seen_by_critic(data.transform.forward(data.train[part])) for part in some.split(size)]
     critic = learner.critic(torch.cat(real), torch.cat(drawn), torch.Generator().manual_seed(0))
