@@ -130,10 +130,10 @@ def _train(
             if is_codec(watched):
                 finish(folder, data)
             if watched.learner.criticised:
-                for moment in criticise(folder, data, moment):
+                for after in criticise(folder, data, moment):
                     if lock is not None:
-                        lock.tell(moment.note)
-                    yield moment
+                        lock.tell(after.note)
+                    yield after
     finally:
         for tracker in trackers:
             tracker.finish()
