@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,16 @@ from ornstein.discrete.critic import Critic, learn, numbers_of
 from ornstein.errors import InputError
 from ornstein.experiment import budget
 from ornstein.experiment.budget import in_time
+from ornstein.experiment.calibrate import calibrate_critic
 from ornstein.experiment.cells import draw_rows, impute
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.course import DONE, STOPPED, course
-from ornstein.experiment.critics import rows_drawn
+from ornstein.experiment.critics import criticise, rows_drawn
 from ornstein.experiment.folder import CRITIC
 from ornstein.experiment.plan import plan
 from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
+from ornstein.experiment.watch import Moment
 from ornstein.metrics.boosted import TreeTest
 from ornstein.training import manifest
 
@@ -241,6 +244,20 @@ def test_a_plan_has_time_for_the_critic(taught: Path, monkeypatch: pytest.Monkey
         monkeypatch.setattr(budget, "plan", lambda experiment, data, longer=longer: longer)
         found.append(in_time(brief, data).training.steps)
     assert found[1] == pytest.approx(found[0] / 4, rel=0.02, abs=2)
+
+
+def test_what_a_critic_takes_is_measured_with_its_trees_and_all_that_drawing_does(taught: Path, tmp_path: Path) -> None:
+    """A small network's calls are a small part of it. By processor time, which a busy machine hardly changes."""
+    folder = shutil.copytree(taught, tmp_path / "run")
+    manifest.forget(folder, [CRITIC])
+    (folder / CRITIC).unlink()
+    run = Run.load(folder)
+    data, rows = run.load_data(), rows_drawn(run.learner, run.experiment.training, len(run.load_data().train))
+    expected = float(calibrate_critic(run.experiment, data, rows)[1])
+    began = time.process_time()
+    moments = list(criticise(folder, data, Moment(Any)))
+    assert CRITIC in moments[-1].note
+    assert expected == pytest.approx(time.process_time() - began, rel=0.5)
 
 
 def test_few_rows_or_few_steps_teach_no_critic(tmp_path: Path) -> None:

@@ -19,13 +19,14 @@ from ornstein.experiment import own
 from ornstein.experiment.budget import in_time
 from ornstein.experiment.build import load_data
 from ornstein.experiment.calibrate import within
-from ornstein.experiment.cells import score
+from ornstein.experiment.cells import draw_rows, score
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.evaluate import evaluate
 from ornstein.experiment.folder import read_experiment, read_weights
 from ornstein.experiment.given import picture_values, taken
 from ornstein.experiment.loglik import loglik
 from ornstein.experiment.model import Model
+from ornstein.experiment.rows import write_rows
 from ornstein.experiment.train import train
 from ornstein.likelihood import flow
 
@@ -245,6 +246,19 @@ def test_an_index_that_names_rows_is_left_out_and_said_to_be(table: Model) -> No
         assert model.sample(3, seed=0).index.equals(pd.RangeIndex(3))
         assert model.impute(named.head(3)).index.equals(named.index[:3])
     assert "index" not in repr(table)  # whole numbers without a name
+
+
+def test_rows_drawn_by_a_run_on_parquet_have_its_types(tmp_path: Path) -> None:
+    given = things().assign(when=things()["when"].dt.tz_localize("UTC"))
+    given.astype({"count": "Int32"}).to_parquet(tmp_path / "t.parquet", index=False)
+    run = ornstein.fit(tmp_path / "t.parquet", **MLP).run
+    assert write_rows(run, tmp_path / "new.parquet", draw_rows(run, 20, seed=0)) == 20
+    assert pd.read_parquet(tmp_path / "new.parquet").dtypes.equals(pd.read_parquet(tmp_path / "t.parquet").dtypes)
+    (tmp_path / "t.parquet").unlink()  # then those that suit what its columns are
+    write_rows(run, tmp_path / "other.parquet", draw_rows(run, 20, seed=0))
+    other = pd.read_parquet(tmp_path / "other.parquet")
+    assert other["member"].dtype == bool
+    assert other["price"].equals(pd.read_parquet(tmp_path / "new.parquet")["price"])
 
 
 def test_a_column_is_told_what_it_is_by_name() -> None:

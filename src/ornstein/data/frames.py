@@ -275,8 +275,7 @@ def _moment(word: str) -> float:
 def _cast(nw: Any, series: Any, dtype: Any, days: bool) -> Any:
     """With the type that the column had, where what was drawn allows it: whole numbers with holes may become floats.
 
-    Args:
-        days: whether moments are midnights in the zone of the type, and not in UTC.
+    `days`: moments are midnights in the zone of the type, not in UTC.
     """
     try:
         if dtype == nw.Datetime and getattr(dtype, "time_zone", None):
@@ -369,7 +368,8 @@ def _empty(types: Sequence[ColumnType]) -> Any:
     columns = {}
     for kind in types:
         noun = "day" if kind.kind == "date" and _is_of_days(kind) else kind.kind
-        columns[kind.name] = arrow.array([], kinds.get(noun, arrow.string()))
+        truth = kind.levels == ("False", "True")
+        columns[kind.name] = arrow.array([], arrow.bool_() if truth else kinds.get(noun, arrow.string()))
     return arrow.table(columns)
 
 
