@@ -118,7 +118,8 @@ def calibrate_critic(experiment: Experiment, data: Dataset, rows: int) -> np.nda
     low, high = (timed(lambda count=count: teach(count)) for count in _TAUGHT)  # type: ignore[misc]
     real = min(len(data.train), MOST_SEEN)
     # rows of either kind cost the same, beside what each tree costs by itself
-    return rows * drawing + low + (high - low) * max((rows + real) / 2 - few, 0) / (many - few)
+    teaching: np.ndarray = low + (high - low) * max((rows + real) / 2 - few, 0) / (many - few)
+    return rows * drawing + teaching
 
 
 def within(experiment: Experiment, step: float, validation: float) -> Experiment:
