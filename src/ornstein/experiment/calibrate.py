@@ -104,9 +104,8 @@ def calibrate_critic(experiment: Experiment, data: Dataset, rows: int) -> np.nda
         nonlocal drawn
         _, condition = data.batch(0, count, 0)
         with torch.no_grad(), half(model.device, experiment.sampling.precision):
-            drawn = learner.seen_by_critic(end(learner.walk(
-                model, count, how.stepper, how.steps, condition=condition, seed=0
-            )).x.cpu())  # fmt: skip
+            walk = learner.trajectory(model, count, how.stepper, how.steps, how.grid, condition=condition, seed=0)
+            drawn = learner.seen_by_critic(end(walk).x.cpu())
 
     def teach(count: int) -> None:
         real = learner.seen_by_critic(data.transform.forward(data.train[:count]))
@@ -114,12 +113,12 @@ def calibrate_critic(experiment: Experiment, data: Dataset, rows: int) -> np.nda
 
     few, many = _TAUGHT
     draw(few)
-    drawing = timed(lambda: draw(many)) / many
+    drawing: np.ndarray = timed(lambda: draw(many)) / many
     low, high = (timed(lambda count=count: teach(count)) for count in _TAUGHT)  # type: ignore[misc]
     real = min(len(data.train), MOST_SEEN)
     # rows of either kind cost the same, beside what each tree costs by itself
-    teaching: np.ndarray = low + (high - low) * max((rows + real) / 2 - few, 0) / (many - few)
-    return rows * drawing + teaching
+    found: np.ndarray = rows * drawing + low + (high - low) * max((rows + real) / 2 - few, 0) / (many - few)
+    return found
 
 
 def within(experiment: Experiment, step: float, validation: float) -> Experiment:
