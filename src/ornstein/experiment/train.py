@@ -130,10 +130,7 @@ def _train(
             if is_codec(watched):
                 finish(folder, data)
             if watched.learner.criticised:
-                for after in criticise(folder, data, moment):
-                    if lock is not None:
-                        lock.tell(after.note)
-                    yield after
+                yield from criticise(folder, data, moment, lock)
     finally:
         for tracker in trackers:
             tracker.finish()
