@@ -52,7 +52,12 @@ def test_a_folder_tells_how_its_training_goes(cli: Cli, tmp_path: Path) -> None:
         assert np.mean([value for _, value in levels]) == pytest.approx(held_out, rel=1e-6)
     with holding(run, "training") as lock:
         assert there(held_by(run))["process"] == os.getpid()
-        assert (course("run", run).state, course("run", run).left) == (TRAINING, 0)
+        one = course("run", run)
+        assert (one.state, one.left) == (TRAINING, None)
+        assert one.said == "All 20 steps are done; what comes after them is under way."
+        lock.tell("teaching a critic: 4,096 of 11,700 rows drawn")
+        assert course("run", run).said == "All 20 steps are done; teaching a critic: 4,096 of 11,700 rows drawn."
+        assert there(held_by(run))["process"] == os.getpid()
         with pytest.raises(InputError, match="is in use"):
             background.resume(run)
         lock.check()  # whoever asked has not disturbed it

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,16 @@ from ornstein.discrete.critic import Critic, learn, numbers_of
 from ornstein.errors import InputError
 from ornstein.experiment import budget
 from ornstein.experiment.budget import in_time
+from ornstein.experiment.calibrate import calibrate_critic
 from ornstein.experiment.cells import draw_rows, impute
 from ornstein.experiment.config import Experiment
-from ornstein.experiment.critics import rows_drawn
+from ornstein.experiment.course import DONE, STOPPED, course
+from ornstein.experiment.critics import criticise, rows_drawn
 from ornstein.experiment.folder import CRITIC
 from ornstein.experiment.plan import plan
 from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
+from ornstein.experiment.watch import Moment
 from ornstein.metrics.boosted import TreeTest
 from ornstein.training import manifest
 
@@ -202,7 +206,16 @@ def test_going_on_with_a_run_teaches_another_critic(taught: Path, tmp_path: Path
     assert (folder / CRITIC).read_bytes() == before
     manifest.forget(folder, [CRITIC])  # as if it had been stopped while the critic was taught
     (folder / CRITIC).unlink()
-    assert CRITIC in [moment.note for moment in train(asked, folder, resume=True, draws=False)][-1]
+    assert (course("on", folder).state, course("on", folder).left) == (STOPPED, None)
+    assert "not its critic; resume it for that" in course("on", folder).said
+    notes, said = [], []
+    for moment in train(asked, folder, resume=True, draws=False):
+        notes.append(moment.note)
+        said.append(course("on", folder).said)
+    assert CRITIC in notes[-1]
+    assert any(one.startswith("All 300 steps are done; teaching a critic: 0 of") for one in said)
+    assert said[-2].startswith("All 300 steps are done; teaching a critic: trees learn from")
+    assert course("on", folder).state == DONE
     assert (folder / CRITIC).read_bytes() == before
     longer = replace(asked, training=replace(asked.training, steps=303))
     last = None
@@ -231,6 +244,21 @@ def test_a_plan_has_time_for_the_critic(taught: Path, monkeypatch: pytest.Monkey
         monkeypatch.setattr(budget, "plan", lambda experiment, data, longer=longer: longer)
         found.append(in_time(brief, data).training.steps)
     assert found[1] == pytest.approx(found[0] / 4, rel=0.02, abs=2)
+
+
+def test_what_a_critic_takes_is_measured_with_its_trees_and_all_that_drawing_does(taught: Path, tmp_path: Path) -> None:
+    """A small network's calls are a small part of it. By processor time, which a busy machine hardly changes."""
+    folder = shutil.copytree(taught, tmp_path / "run")
+    manifest.forget(folder, [CRITIC])
+    (folder / CRITIC).unlink()
+    run = Run.load(folder)
+    data, rows = run.load_data(), rows_drawn(run.learner, run.experiment.training, len(run.load_data().train))
+    expected = float(calibrate_critic(run.experiment, data, rows)[1])
+    began = time.process_time()
+    last: Any = None
+    moments = list(criticise(folder, data, Moment(last)))
+    assert CRITIC in moments[-1].note
+    assert expected == pytest.approx(time.process_time() - began, rel=0.5)
 
 
 def test_few_rows_or_few_steps_teach_no_critic(tmp_path: Path) -> None:

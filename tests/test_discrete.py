@@ -619,3 +619,13 @@ def test_the_true_law_is_judged_by_its_entropy_beside_that_of_its_margins(law: J
     assert found.value == pytest.approx(nats / alone, rel=0.02)  # one order for each row
     assert found.known == pytest.approx([alone / 3] * 3)
     assert found.ratios[0] > found.ratios[-1]
+
+
+def test_rows_that_are_all_alike_are_judged_beside_guessing(law: JointTable) -> None:
+    """Columns by themselves tell such rows without a doubt, which is no unit to divide by."""
+    codes = rows(law)[law.log_prob(rows(law)).argmin()].expand(20, -1)
+    problem = Problem(Absorbing(), "classes", MaskedCrossEntropy(), (9,), categories=law.categories)
+    found = MaskedColumns(problem).judge(law, law.categories.one_hot(codes).double(), None)
+    guess = sum(map(math.log, SHAPE)) / 3
+    assert found.known == pytest.approx([guess] * len(found.known))
+    assert found.value == pytest.approx(-float(law.log_prob(codes).mean()) / 3 / guess, rel=0.3)  # one order a row

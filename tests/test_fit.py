@@ -19,13 +19,14 @@ from ornstein.experiment import own
 from ornstein.experiment.budget import in_time
 from ornstein.experiment.build import load_data
 from ornstein.experiment.calibrate import within
-from ornstein.experiment.cells import score
+from ornstein.experiment.cells import draw_rows, score
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.evaluate import evaluate
 from ornstein.experiment.folder import read_experiment, read_weights
 from ornstein.experiment.given import picture_values, taken
 from ornstein.experiment.loglik import loglik
 from ornstein.experiment.model import Model
+from ornstein.experiment.rows import write_rows
 from ornstein.experiment.train import train
 from ornstein.likelihood import flow
 
@@ -190,6 +191,82 @@ def test_a_path_is_filled_and_scored_as_what_lies_there(table: Model, tmp_path: 
     ):
         with pytest.raises(InputError, match=match):
             call()
+
+
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+@pytest.mark.parametrize("made", [pd.DataFrame, pl.from_pandas, pa.Table.from_pandas])
+def test_moments_at_midnight_stay_so_and_are_dates_in_files(made: Any, zone: str | None, tmp_path: Path) -> None:
+    """In summer and in winter, for a model of a frame as of its file, and whichever of them is filled."""
+    given = things()[["price", "when"]].reset_index(drop=True)
+    given["when"] = given["when"].dt.tz_localize(zone)
+    model = ornstein.fit(made(given), **MLP)
+    assert model.run.types[1].format == "%Y-%m-%d"
+    holed = given.copy()
+    holed.loc[3:9, "when"] = pd.NaT
+    for frame in (model.sample(30, seed=0), model.impute(made(holed), 3)):
+        rows = frame if isinstance(frame, pd.DataFrame) else frame.to_pandas()
+        assert rows["when"].dt.tz == given["when"].dt.tz
+        assert (rows["when"].dt.normalize() == rows["when"]).all()
+        assert rows["when"].notna().all()
+    assert rows["when"][10:].astype(given["when"].dtype).equals(given["when"][10:])
+    holed["price"] = holed["price"].where(holed.index > 1)
+    holed.to_csv(tmp_path / "t.csv", index=False, date_format="%Y-%m-%d")
+    for path in (tmp_path / "t.csv", tmp_path / "dotted.csv"):
+        of_file = ornstein.fit(path, **MLP) if path.exists() else None
+        if of_file is None:
+            given.to_csv(path, index=False, date_format="%d.%m.%Y")
+            of_file = ornstein.fit(path, **MLP)
+        filled = of_file.impute(made(holed), 3)
+        rows = filled if isinstance(filled, pd.DataFrame) else filled.to_pandas()
+        assert (rows["when"].dt.normalize() == rows["when"]).all()
+    words = model.impute(tmp_path / "t.csv", 3)["when"]
+    assert words[10:] == [str(day.date()) for day in given["when"][10:]]
+
+
+@pytest.mark.parametrize("nothing", [None, np.nan])
+def test_columns_without_any_value_get_the_type_that_they_were_learnt_with(table: Model, nothing: Any) -> None:
+    """As an empty column is added to have it filled."""
+    given = things().drop(columns=["kind", "when", "price", "count"]).head(6)
+    filled = table.impute(given.assign(price=nothing, kind=nothing, when=nothing, count=nothing), 3)
+    assert filled[["price", "when"]].dtypes.to_dict() == things()[["price", "when"]].dtypes.to_dict()
+    assert filled.index.equals(given.index)
+    assert filled["count"].dtype.kind in "iu"
+    assert set(filled["kind"]) <= {"red", "green", "blue"}
+
+
+def test_an_index_that_names_rows_is_left_out_and_said_to_be(table: Model) -> None:
+    given = things().reset_index(drop=True)
+    for index, said in ((given["when"], "(when)"), (list(map(str, range(90))), "(0, ...)")):
+        named = given.set_index(pd.Index(index)).drop(columns="when")
+        with pytest.warns(UserWarning, match="makes it a column") as told:
+            model = ornstein.fit(named, **MLP)
+        assert f"without its index {said}; X.reset_index() makes it a column" in str(told[0].message)
+        assert Path(told[0].filename) == Path(__file__)
+        assert f"index {said}" in repr(model)
+        assert model.sample(3, seed=0).index.equals(pd.RangeIndex(3))
+        assert model.impute(named.head(3)).index.equals(named.index[:3])
+    assert "index" not in repr(table)  # whole numbers without a name
+
+
+def test_rows_drawn_by_a_run_on_parquet_have_its_types(tmp_path: Path) -> None:
+    given = things().assign(when=things()["when"].dt.tz_localize("UTC"))
+    given.astype({"count": "Int32"}).to_parquet(tmp_path / "t.parquet", index=False)
+    run = ornstein.fit(tmp_path / "t.parquet", **MLP).run
+    assert write_rows(run, tmp_path / "new.parquet", draw_rows(run, 20, seed=0)) == 20
+    assert pd.read_parquet(tmp_path / "new.parquet").dtypes.equals(pd.read_parquet(tmp_path / "t.parquet").dtypes)
+    (tmp_path / "t.parquet").unlink()  # then those that suit what its columns are
+    write_rows(run, tmp_path / "other.parquet", draw_rows(run, 20, seed=0))
+    other = pd.read_parquet(tmp_path / "other.parquet")
+    assert other["member"].dtype == bool
+    assert other["price"].equals(pd.read_parquet(tmp_path / "new.parquet")["price"])
+
+
+def test_a_column_is_told_what_it_is_by_name() -> None:
+    given = things()
+    said: tuple[dict[str, Any], ...] = ({"data.types.price": "category"}, {"data.types": {"price": "category"}})
+    one, two = (ornstein.fit(given, **MLP, **types) for types in said)
+    assert one.run.types == two.run.types
+    assert one.run.types[2].kind == "category"
 
 
 def test_holes_of_an_array_are_filled() -> None:

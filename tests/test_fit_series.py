@@ -18,7 +18,7 @@ from ornstein.core.condition import Condition
 from ornstein.experiment.folder import read_experiment, read_weights
 from ornstein.experiment.loglik import loglik, read
 from ornstein.experiment.model import Model
-from ornstein.experiment.series import complete, dated, timeline
+from ornstein.experiment.series import complete, dated, save, timeline
 from ornstein.experiment.train import train
 from ornstein.likelihood import flow
 
@@ -153,6 +153,31 @@ def test_moments_that_a_frame_skips_become_rows_as_those_of_its_file_do(
     shuffled = model.impute(made(skipped.sample(frac=1, random_state=0)), 3, seed=4)
     again = (shuffled if isinstance(shuffled, pd.DataFrame) else shuffled.to_pandas()).sort_values(["station", "when"])
     assert again.reset_index(drop=True)[["count", "warmth"]].equals(rows[["count", "warmth"]])
+
+
+def test_data_of_working_days_or_opening_hours_keep_their_own_rows(tmp_path: Path) -> None:
+    dice = np.random.default_rng(0)
+    days = pd.bdate_range("2021-03-01", periods=300)
+    prices = pd.DataFrame({"day": days, "price": dice.normal(100, 3, 300).round(2)})
+    model = ornstein.fit(prices, **SMALL)
+    for given in (prices.drop(index=[30, 31]).reset_index(drop=True), prices[:8]):  # a feast; two weeks
+        given = given.copy()
+        given.loc[5, "price"] = np.nan
+        filled = model.impute(given, 3, seed=1)
+        assert filled["day"].equals(given["day"])
+        assert filled["price"].notna().all()
+        given.to_csv(tmp_path / "prices.csv", index=False)
+        words = model.impute(tmp_path / "prices.csv", 3, seed=1)
+        assert words["day"] == [str(day.date()) for day in given["day"]]
+        found = complete(model.run, tmp_path / "prices.csv", draws=3, seed=1)
+        save(model.run, found, tmp_path / "filled.csv")
+        assert len((tmp_path / "filled.csv").read_text().splitlines()) == 1 + len(given)
+        assert np.load(tmp_path / "filled.npz")["draws"].shape == (3, len(given), 1)
+    whole = pd.DataFrame({"day": pd.date_range("2021-03-01", periods=300), "price": prices["price"]})
+    assert len(ornstein.fit(whole, **SMALL).impute(whole.drop(index=30), 3)) == 300  # here it is a gap
+    when = pd.date_range("2021-03-01", periods=24 * 30, freq="h")
+    visits = pd.DataFrame({"when": when, "visits": dice.poisson(9, len(when))})[when.hour.isin(range(8, 18))]
+    assert len(ornstein.fit(visits, **SMALL).impute(visits[visits["when"].dt.day != 5], 3)) == 290
 
 
 def test_a_forecast_of_a_frame_goes_on_from_each_of_its_series(model: Model, path: Path) -> None:

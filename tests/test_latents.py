@@ -323,6 +323,17 @@ def test_without_weight_a_judge_changes_no_bit_and_with_it_the_run_goes_on_bit_f
     assert not torch.equal(whole["out.weight"], plain["out.weight"])
 
 
+def test_a_held_out_picture_by_itself_gives_a_finite_error(codec_run: Path) -> None:
+    """It is the mean of all that are held out, whose error, 0, is no unit."""
+    run = ornstein.load(codec_run)
+    x0 = run.transform.forward(run.load_data().test[:1])
+    found = run.learner.judge(run.model, x0, None)
+    unit = math.sqrt(2 / math.pi) * run.learner.problem.sigma_data
+    error = float((run.model.decode(run.model.encode(x0).mean) - x0).abs().mean())
+    assert found.known == pytest.approx([unit] * len(found.known))
+    assert found.value == pytest.approx(error / unit)
+
+
 @pytest.fixture(scope="module")
 def latent_run(tmp_path_factory: pytest.TempPathFactory, codec_run: Path) -> Path:
     def make(folder: Path) -> None:

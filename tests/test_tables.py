@@ -80,7 +80,7 @@ LETTERS = st.characters(codec="utf-8", exclude_characters="\0\r")
 WORDS = st.text(LETTERS, min_size=1, max_size=12).filter(lambda w: not w.startswith(" "))
 PATTERNS = (
     *("%Y-%m-%d", "%d.%m.%Y", "%-m/%-d/%Y", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M", "%d %b %Y %-I:%M %p"),
-    *("%Y-%m-%d %H:%M:%S.%3f", "%Y-%m-%dT%H:%M:%S+02:00"),
+    *("%Y-%m-%d %H:%M:%S.%3f", "%Y-%m-%dT%H:%M:%S+02:00", "%d/%m/%y", "%-m/%-d/%y %H:%M"),
 )
 
 
@@ -185,6 +185,14 @@ def test_whatever_a_table_holds_comes_back_word_for_word(tmp_path: Path, data: s
         (["31/01/2013", "01/02/2013"], "date", {"format": "%d/%m/%Y"}),
         (["1/31/2013", "2/1/2013"], "date", {"format": "%-m/%-d/%Y"}),
         (["01/02/2013", "03/04/2013"], "category", {}),
+        (["31/01/21", "05/03/19"], "date", {"format": "%d/%m/%y", "step": 86_400.0}),
+        (["1/31/69", "2/1/68"], "date", {"format": "%-m/%-d/%y"}),
+        (["31.01.98 06:15", "05.03.02 07:00"], "date", {"format": "%d.%m.%y %H:%M"}),
+        (["05-Mar-21", "31-Jan-99"], "date", {"format": "%d-%b-%y"}),
+        (["98-01-31", "02-03-05"], "date", {"format": "%y-%m-%d"}),
+        (["05/03/21", "04/02/19"], "category", {}),
+        (["21-03-05", "19-12-31"], "category", {}),
+        (["31/02/21", "05/03/19"], "category", {}),
         (["2013-02-30", "2013-02-28"], "category", {}),
         ([str(i) for i in range(1, 31)], "identifier", {"format": "{}"}),
         ([f"ID-{i:06d}" for i in range(30)], "identifier", {"format": "ID-{:06d}"}),
@@ -204,7 +212,10 @@ def test_columns_are_taken_for_what_they_are(words: list[str], kind: str, rest: 
 
 
 def test_what_cannot_be_told_apart_is_said() -> None:
-    assert "date:%d/%m/%Y" in kind_of(["01/02/2013", "03/04/2013"]).reason
+    assert "data.types.x=date:%d/%m/%Y or date:%m/%d/%Y" in kind_of(["01/02/2013", "03/04/2013"]).reason
+    many = kind_of([f"{i % 12 + 1:02d}/{i // 12 + 1:02d}/21" for i in range(144)])  # no day above 12
+    assert (many.kind, "data.types.x=date:%d/%m/%y or date:%m/%d/%y" in many.reason) == ("identifier", True)
+    assert "date:%d-%m-%y or date:%m-%d-%y or date:%y-%m-%d" in kind_of(["05-03-11", "06-04-12"]).reason
     assert "data.missing" in kind_of(["12", "13", "14", "15", "16", "17", "18", "19", "20", "11", "12", "n.a."]).reason
     assert kind_of(["12", "n.a."], missing=("n.a.",)).kind in ("integer", "category")
     assert kind_of(["12", "13", "n.a."], missing=("n.a.",)).missing == ("n.a.",)
@@ -234,7 +245,7 @@ def test_a_person_overrules(tmp_path: Path) -> None:
         refused(lambda kinds=kinds: kind_of(words, kinds=kinds), *parts)
     refused(lambda: kind_of(["1", "b"], kinds={"x": "number"}), "row 2", "'b'")
     refused(lambda: kind_of(["1", "1.5"], kinds={"x": "integer"}), "'1.5'", "number")
-    refused(lambda: kind_of(ambiguous, kinds={"x": "date"}), "day or month")
+    refused(lambda: kind_of(ambiguous, kinds={"x": "date"}), "date:%d/%m/%Y or date:%m/%d/%Y")
 
 
 def test_cells_that_cannot_be_are_named() -> None:
@@ -275,6 +286,15 @@ def test_numbers_are_read_in_their_way(word: str, way: tuple[str, str], value: f
 @pytest.mark.parametrize("word", ["", "1,5", "0x10", "1_000", "١٢", "1.2.3", "e5", "--1", "1e99999", "12 3"])
 def test_what_python_alone_takes_for_a_number_is_none(word: str) -> None:
     assert not np.isfinite(number(word)) or word == "1e99999"
+
+
+def test_years_of_two_digits_are_those_of_one_hundred() -> None:
+    words = ["31/12/68", "01/01/69", "31/12/99", "01/01/00"]
+    kind = kind_of(words)
+    years = ["2068-12-31", "1969-01-01", "1999-12-31", "2000-01-01"]
+    assert kind.parse(words).tolist() == [seconds(year, "%Y-%m-%d") for year in years]
+    assert "1969 to 2068" in kind.reason
+    assert kind.render([seconds("1890-05-06", "%Y-%m-%d"), seconds("2100-05-06", "%Y-%m-%d")]) == [words[1], words[0]]
 
 
 @settings(max_examples=40, deadline=None)

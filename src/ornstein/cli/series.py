@@ -73,7 +73,7 @@ def fill_series(run: "Run", data: Path, n: int, seed: int, path: Path, force: bo
     if shared := sum(one.track.shared for one in found):
         many = f"{shared:,} moment{'s' * (shared != 1)}"
         out.print(f"[yellow]note[/]     {many} of several rows: each is one row, with their mean")
-    holes = sum(int(one.track.values.isnan().sum()) for one in found)
+    holes = sum(int(one.track.values[one.track.listed].isnan().sum()) for one in found)
     out.print(
         f"{holes:,} hole{'s' * (holes != 1)} in {len(found)} series: [bold]{named(path)}[/], every draw in "
         f"[bold]{named(path.with_suffix('.npz'))}[/]"

@@ -10,7 +10,7 @@ The packages are an extra: `pip install "ornstein[tables]"`. A caller who has a 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,16 +41,18 @@ def is_frame(value: object) -> bool:
 
 
 def words_of(
-    frame: Any, name: str = "the frame", unread: Sequence[str] = ()
+    frame: Any, name: str = "the frame", unread: Sequence[str] = (), types: Sequence[ColumnType] = ()
 ) -> tuple[dict[str, Words], dict[str, str]]:
     """The columns of a frame as words, and what its types say of them.
 
-    A missing value (None, NaN, NaT, <NA>) is the empty word.
+    A missing value (None, NaN, NaT, <NA>) is the empty word. Moments are written in UTC, but as dates alone, in their
+    own zone, if all of a column are at midnight there: so does pandas where it writes a .csv.
 
     Args:
         frame: of pandas, polars or pyarrow, or what narwhals knows besides.
         name: what to call it in errors.
         unread: columns that are left out by whoever asks, whose cells are therefore not looked at.
+        types: of those columns that are known already: moments of dates without times stay in their own zone.
 
     Returns:
         name -> words; name -> a kind of `ornstein.data.schema`, where the type decides it.
@@ -68,7 +70,7 @@ def words_of(
         raise InputError(f"{name} has {len(native):,} rows and {len(names):,} columns; a table has both.")
     if twice := next((column for column in names if names.count(column) > 1), None):
         raise InputError(f"{name} has the column {shown(twice)!r} twice; give each column a name of its own.")
-    columns, kinds = {}, {}
+    columns, kinds, days = {}, {}, {kind.name: _is_of_days(kind) for kind in types if kind.kind == "date"}
     for column in names:
         if not isinstance(column, str):
             raise InputError(f"{name} has a column called {column!r}; names are texts.")
@@ -76,7 +78,7 @@ def words_of(
             columns[column] = Words.of([""] * len(native))
             continue
         series = native[column]
-        columns[column] = Words.of(_worded(series, f"{name}, column {shown(column)!r}"))
+        columns[column] = Words.of(_worded(nw, series, f"{name}, column {shown(column)!r}", days.get(column)))
         if (kind := _said(nw, series.dtype, columns[column])) is not None:
             kinds[column] = kind
     return columns, kinds
@@ -90,16 +92,30 @@ def _said(nw: Any, dtype: Any, words: Words) -> str | None:
     return None
 
 
-def _worded(series: Any, name: str) -> list[str]:
-    """The cells of a column as words."""
+def _is_of_days(kind: ColumnType) -> bool:
+    """Whether dates are written without a time."""
+    return not {"H", "I"} & set(kind.format)
+
+
+def _worded(nw: Any, series: Any, name: str, days: bool | None) -> list[str]:
+    """The cells of a column as words; `days`: whether it is known as one of dates without times, or of times."""
     values = series.to_list()
+    if series.dtype == nw.Datetime and days is not False:
+        here = [None if _is_gone(value) else value.replace(tzinfo=None) for value in values]
+        if all(value is None or value.time() == time() for value in here):
+            return ["" if value is None else value.date().isoformat() for value in here]
+        values = here if days else values
     # either all moments of a column are written with a fraction of the second or none is
     fine = any(getattr(value, "microsecond", 0) for value in values)
     return [_word(value, name, fine) for value in values]
 
 
+def _is_gone(value: Any) -> bool:
+    return value is None or type(value).__name__ in ("NaTType", "NAType")
+
+
 def _word(value: Any, name: str, fine: bool) -> str:
-    if value is None or type(value).__name__ in ("NaTType", "NAType"):
+    if _is_gone(value):
         return ""
     if isinstance(value, (str, bool, int)):
         return str(value)
@@ -144,41 +160,56 @@ def to_frame(like: Any, types: Sequence[ColumnType], rows: "Tensor | np.ndarray"
         before = native[kind.name]
         cells = _cells(nw, kind, values[:, place], before.dtype)
         space = nw.get_native_namespace(native)
-        made.append(_cast(nw, nw.new_series(kind.name, cells, backend=space), before.dtype, cells))
+        made.append(_cast(nw, nw.new_series(kind.name, cells, backend=space), before.dtype, _is_of_days(kind)))
     made.sort(key=lambda series: native.columns.index(series.name))
     frame = made[0].to_frame()
     found = nw.to_native(frame.with_columns(*made[1:]) if len(made) > 1 else frame)
     return _as_before(found, nw.to_native(native.select(*(series.name for series in made))))
 
 
-def fill_frame(like: Any, types: Sequence[ColumnType], rows: Tensor, holes: Tensor) -> Any:
+def fill_frame(like: Any, types: Sequence[ColumnType], rows: Tensor, holes: Tensor, wanted: Any = None) -> Any:
     """A frame with its holes filled; all else, columns that are not of these types among it, is as it was.
 
     Args:
         like: the frame.
         types: what its columns are; it need not have all of them.
         rows, holes: (N, d) of the carrier, and where its values are to stand.
+        wanted: a frame of the types that columns without any value get; None for those that suit their kinds.
     """
     nw = _narwhals("data frames")
     native = nw.from_native(like, eager_only=True)
-    made = []
+    usual = {} if wanted is None else dict(nw.from_native(wanted, eager_only=True).schema)
+    made: list[Any] = []
+    new: list[Any] = []
     for place, kind in enumerate(types):
         where = holes[:, place].nonzero().flatten().tolist()
         if not where or kind.name not in native.columns:
             continue
         before = native[kind.name]
-        cells = before.to_list()
-        for row, cell in zip(where, _cells(nw, kind, rows[where, place].double().numpy(), before.dtype), strict=True):
-            cells[row] = cell
-        series = _cast(
-            nw, nw.new_series(kind.name, cells, backend=nw.get_native_namespace(native)), before.dtype, cells
-        )
+        cells, dtype = before.to_list(), before.dtype
+        if empty := len(where) == len(cells) and (dtype == nw.Unknown or dtype.is_float() or dtype == nw.String):
+            dtype = usual.get(kind.name, _usual(nw, kind))
+        space, found = nw.get_native_namespace(native), _cells(nw, kind, rows[where, place].double().numpy(), dtype)
+        fresh = _cast(nw, nw.new_series(kind.name, found, backend=space), dtype, _is_of_days(kind))
+        if empty:
+            series = fresh
+        elif getattr(dtype, "time_zone", None):
+            series = before.scatter(where, fresh)
+        else:
+            for row, cell in zip(where, found, strict=True):
+                cells[row] = cell
+            series = _cast(nw, nw.new_series(kind.name, cells, backend=space), dtype, False)
         if hasattr(like, "index"):  # of pandas, which puts rows together by it
             series = nw.from_native(nw.to_native(series).set_axis(like.index), series_only=True)
-        made.append(series)
-    if not made:
-        return nw.to_native(native.clone())
-    return _as_before(nw.to_native(native.with_columns(*made)), like)
+        (new if empty else made).append(series)
+    filled = _as_before(nw.to_native(native.with_columns(*made) if made else native.clone()), like)
+    return nw.to_native(nw.from_native(filled, eager_only=True).with_columns(*new)) if new else filled
+
+
+def _usual(nw: Any, kind: ColumnType) -> Any:
+    """The type of a frame's column that suits a kind."""
+    days = nw.Date if _is_of_days(kind) else nw.Datetime
+    return {"integer": nw.Int64, "number": nw.Float64, "date": days}.get(kind.kind, nw.String)()
 
 
 def with_rows(like: Any, other: Any, rows: Sequence[int], after: Sequence[int]) -> Any:
@@ -241,12 +272,17 @@ def _moment(word: str) -> float:
     return notation.seconds(word, found[0]) if found else math.nan
 
 
-def _cast(nw: Any, series: Any, dtype: Any, cells: list[Any]) -> Any:
-    """With the type that the column had, where what was drawn allows it: whole numbers with holes may become floats."""
+def _cast(nw: Any, series: Any, dtype: Any, days: bool) -> Any:
+    """With the type that the column had, where what was drawn allows it: whole numbers with holes may become floats.
+
+    `days`: moments are midnights in the zone of the type, not in UTC.
+    """
     try:
         if dtype == nw.Datetime and getattr(dtype, "time_zone", None):
-            plain = series.cast(nw.Datetime(dtype.time_unit)).dt.replace_time_zone("UTC")
-            return plain.dt.convert_time_zone(dtype.time_zone)
+            plain = series.cast(nw.Datetime(dtype.time_unit))
+            if days:
+                return plain.dt.replace_time_zone(dtype.time_zone)
+            return plain.dt.replace_time_zone("UTC").dt.convert_time_zone(dtype.time_zone)
         return series.cast(dtype)
     except Exception:  # each library has errors of its own for a cast that it does not make
         return series
@@ -331,8 +367,9 @@ def _empty(types: Sequence[ColumnType]) -> Any:
     }
     columns = {}
     for kind in types:
-        noun = "day" if kind.kind == "date" and not {"H", "I"} & set(kind.format) else kind.kind
-        columns[kind.name] = arrow.array([], kinds.get(noun, arrow.string()))
+        noun = "day" if kind.kind == "date" and _is_of_days(kind) else kind.kind
+        truth = kind.levels == ("False", "True")
+        columns[kind.name] = arrow.array([], arrow.bool_() if truth else kinds.get(noun, arrow.string()))
     return arrow.table(columns)
 
 

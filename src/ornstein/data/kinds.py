@@ -193,8 +193,8 @@ class _Column:
         if self.patterns:
             if len(self.patterns) == 1:
                 return self._date(self.patterns[0])
-            doubt = "dates of which day and month cannot be told apart, so words; say data.types: date:%d/%m/%Y"
-            return self._worded(doubt)
+            ways = " or ".join(f"date:{pattern}" for pattern in self.patterns)
+            return self._worded(f"if these are dates, say which: data.types.{shown(self.name)}={ways}")
         if self.way is not None and len(full) > 1 and not any(_CODE.fullmatch(w.strip()) for w in self.bare):
             self._finite()
             whole = all(value.is_integer() for value in self.numbers)
@@ -222,11 +222,12 @@ class _Column:
                 return self._numeric(kind, reason)
             case "date":
                 if pattern and not notation.is_pattern(pattern):
-                    raise InputError(f"{said} must look like date:%d/%m/%Y, with %Y, a month and each part once.")
+                    raise InputError(f"{said} must look like date:%d/%m/%Y, with %Y or %y, a month, each part once.")
                 fit = [pattern] if pattern else self.patterns
                 if len(fit) != 1:
-                    doubt = "could be day or month first" if fit else "are no dates of a known pattern"
-                    raise InputError(f"{said}: its words {doubt}; say which pattern, as in date:%d/%m/%Y.")
+                    doubt = "can be read in several ways" if fit else "are no dates of a known pattern"
+                    ways = " or ".join(f"date:{way}" for way in fit) or "as in date:%d/%m/%Y"
+                    raise InputError(f"{said}: its words {doubt}; say which, {ways}.")
                 return self._date(fit[0], reason)
             case "boolean" | "constant":
                 most = 2 if kind == "boolean" else 1
@@ -278,7 +279,8 @@ class _Column:
                 raise InputError(f"column {shown(self.name)!r}: {shown(word[:60])!r} is no date like {pattern}.")
         ends = (notation.dated(end, pattern) for end in (min(values), max(values)))
         step = notation.step_of(values)
-        reason = reason or f"dates from {' to '.join(ends)}"
+        two = "%y" in pattern
+        reason = reason or f"dates from {' to '.join(ends)}{', years from 1969 to 2068' * two}"
         return self._made("date", reason, format=pattern, step=step)
 
     def _worded(self, doubt: str = "") -> ColumnType:
@@ -286,9 +288,9 @@ class _Column:
         count, full = len(self.full), sum(c for _, c in self.full)
         letters = sum(len(w) for w, _ in self.full)
         if count == full and full >= NAMED_ROWS:
-            return self._identifier("a word of its own in each row")
+            return self._identifier("a word of its own in each row", doubt)
         if count > max(full / 2, 50) or count > MOST_LEVELS or letters > MOST_LETTERS:
-            return self._identifier(f"{count:,} different words in {full:,} rows, too many to learn")
+            return self._identifier(f"{count:,} different words in {full:,} rows, too many to learn", doubt)
         word, most = max(self.full, key=lambda pair: pair[1])
         said = f"{count:,} word{'s' * (count > 1)}, most often {shown(word[:40])!r} ({_percent(most / full)})"
         near = sum(c for w, c in self.full if math.isnan(notation.number(w))) / full
@@ -304,7 +306,7 @@ class _Column:
             return tuple(w for _, w in pairs)
         return tuple(w for w, _ in sorted(self.full, key=lambda pair: (-pair[1], pair[0])))
 
-    def _identifier(self, reason: str) -> ColumnType:
+    def _identifier(self, reason: str, doubt: str = "") -> ColumnType:
         found = [re.fullmatch(r"([^{}]*?)(\d+)([^{}]*)", w) for w, _ in self.full]
         around = {(m[1], m[3]) if m else None for m in found}
         form = ""
@@ -312,7 +314,8 @@ class _Column:
             widths = {len(m[2]) for m in found if m}
             width = f":0{min(widths)}d" if any(m and m[2][0] == "0" for m in found) and min(widths) < 100 else ""
             form = f"{only[0]}{{{width}}}{only[1]}"
-        return self._made("identifier", f"{reason}: not learnt, and numbered in what is drawn", format=form)
+        reason += ": not learnt, and numbered in what is drawn" + f"; {doubt}" * bool(doubt)
+        return self._made("identifier", reason, format=form)
 
     def _finite(self) -> None:
         for (word, _), value in zip(self.full, self.numbers, strict=True):

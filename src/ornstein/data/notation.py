@@ -9,8 +9,9 @@ in $8.30, 12 % and 72.1 kg, stands around the number.
 *Dates* are seconds since 1970, exact to the second and beyond in float64 for all years that a calendar has. A pattern
 is that of strptime, with "%-d" for a day without a leading zero and "%3f" for milliseconds. Words are matched strictly:
 only what the pattern would write back exactly. Day and month are told apart by a day above 12; without one, a column of
-dates like 01/02/2003 is *ambiguous* and not guessed. A zone that all cells share, such as Z, is part of the pattern; if
-zones differ the time is kept, and written in UTC.
+dates like 01/02/2003 is *ambiguous* and not guessed. Years of two digits are 1969 to 2068, as strptime has them, and
+stand last; between hyphens they may also stand first, which is ambiguous where each could be a day. A zone that all
+cells share, such as Z, is part of the pattern; if zones differ the time is kept, and written in UTC.
 """
 
 import math
@@ -35,10 +36,13 @@ _FIXED = re.compile(r"\.(\d{1,2})f")
 _EPOCH = datetime(1970, 1, 1)
 #: the ends of the calendar, years 1 to 9999, in seconds since 1970
 FIRST, LAST = -62_135_596_800.0, 253_402_300_799.0
+#: and of the years that two digits stand for, 1969 to 2068; the first of them
+_SHORT, _PIVOT = (-31_536_000.0, 3_124_223_999.0), 69
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 #: what stands for a part of a date: what it looks like, and how it is written
 _PARTS: dict[str, tuple[str, Callable[[datetime], str]]] = {
     "%Y": (r"(?P<Y>\d{4})", lambda d: f"{d.year:04d}"),
+    "%y": (r"(?P<y>\d\d)", lambda d: f"{d.year % 100:02d}"),
     "%m": (r"(?P<m>\d\d)", lambda d: f"{d.month:02d}"),
     "%-m": (r"(?P<m>[1-9]\d?)", lambda d: str(d.month)),
     "%b": (rf"(?P<b>{'|'.join(_MONTHS)})", lambda d: _MONTHS[d.month - 1]),
@@ -60,11 +64,18 @@ _DAYS = (
     *("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y"),
     *("%-d.%-m.%Y", "%-d/%-m/%Y", "%-m/%-d/%Y", "%-d-%-m-%Y", "%-m-%-d-%Y", "%Y/%-m/%-d", "%Y-%-m-%-d"),
     *("%d-%b-%Y", "%d %b %Y", "%-d %b %Y", "%-d-%b-%Y", "%b %d, %Y", "%b %-d, %Y"),
+    *("%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%d-%m-%y", "%m-%d-%y", "%y-%m-%d"),
+    *("%-d.%-m.%y", "%-d/%-m/%y", "%-m/%-d/%y", "%-d-%-m-%y", "%-m-%-d-%y"),
+    *("%d-%b-%y", "%d %b %y", "%-d %b %y", "%-d-%b-%y"),
 )
 _TIMES = (
     *("%H:%M:%S", "%H:%M", "%H:%M:%S.%3f", "%H:%M:%S.%f", "%-H:%M:%S", "%-H:%M"),
     *("%I:%M:%S %p", "%I:%M %p", "%-I:%M:%S %p", "%-I:%M %p"),
 )
+#: as ISO 8601 and data frames write them; a zone of hours, in a pattern
+_CLOCKS = ("", *map("".join, product(" T", ("%H:%M:%S", "%H:%M:%S.%f"), ("", "Z"))))
+_STANDARD = tuple("%Y-%m-%d" + clock for clock in _CLOCKS)
+_ABROAD = re.compile(r"[+-]\d\d:?\d\d\Z")
 _ZONE = re.compile(r"(?<=[\dM])(?:Z| UTC| ?[+-]\d\d:?\d\d)\Z")
 #: seconds of which all dates of a column are multiples, from the coarsest
 _STEPS = (86_400.0, 3600.0, 60.0, 1.0, 0.001)
@@ -161,7 +172,7 @@ def is_way(way: str) -> bool:
 # Dates ----------------------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def _pattern(pattern: str) -> "re.Pattern[str]":
     pieces, at = [], 0
     for found in _PART.finditer(pattern):
@@ -171,11 +182,15 @@ def _pattern(pattern: str) -> "re.Pattern[str]":
 
 
 def is_pattern(pattern: str) -> bool:
-    """Whether a text is the pattern of dates: with a year, a month, and each part once."""
+    """Whether a text is the pattern of dates: with a year, %Y or %y, a month, and each part once."""
     parts = [found[0].replace("-", "").replace("%3", "%") for found in _PART.finditer(pattern)]
-    months = {"%m", "%b"} & set(parts)
-    rest = _PART.sub("", pattern)
-    return len(set(parts)) == len(parts) and "%Y" in parts and len(months) == 1 and "%" not in rest
+    once = all(len(some & set(parts)) == 1 for some in ({"%Y", "%y"}, {"%m", "%b"}))
+    return once and len(set(parts)) == len(parts) and "%" not in _PART.sub("", pattern)
+
+
+def ends(pattern: str) -> tuple[float, float]:
+    """The first and the last second since 1970 that dates in this pattern have."""
+    return _SHORT if "%y" in pattern else (FIRST, LAST)
 
 
 def seconds(word: str, pattern: str) -> float:
@@ -189,8 +204,9 @@ def seconds(word: str, pattern: str) -> float:
         hour = int(part["I"]) % 12 + (12 if part.get("p") == "PM" else 0)
     fraction = part.get("f") or "0"
     try:
+        year = int(part["Y"]) if "Y" in part else int(part["y"]) + (1900 if int(part["y"]) >= _PIVOT else 2000)
         moment = datetime(
-            int(part["Y"]),
+            year,
             int(part["m"]) if "m" in part else _MONTHS.index(part["b"]) + 1,
             int(part.get("d") or 1),
             hour,
@@ -210,9 +226,19 @@ def seconds(word: str, pattern: str) -> float:
     return (moment - _EPOCH).total_seconds()
 
 
+def standard(word: str, pattern: str) -> float:
+    """Seconds since 1970 of a date as ISO 8601 and data frames write it, for a column of dates in another pattern.
+
+    NaN if it is none, and if the other pattern has the zone of another place, where it might mean another time.
+    """
+    known = () if _ABROAD.search(pattern) else (seconds(word, way) for way in _STANDARD)
+    return next((value for value in known if not math.isnan(value)), math.nan)
+
+
 def dated(value: float, pattern: str) -> str:
-    """The date of so many seconds since 1970 in words; the ends of the calendar for what lies beyond them."""
-    value = min(max(value, FIRST), LAST)
+    """The date of so many seconds since 1970 in words; the ends of what the pattern can say for what lies beyond."""
+    first, last = ends(pattern)
+    value = min(max(value, first), last)
     moment = _EPOCH + timedelta(seconds=math.floor(value), microseconds=round((value - math.floor(value)) * 1e6))
     return _PART.sub(lambda found: _PARTS[found[0]][1](moment), pattern)
 

@@ -110,7 +110,7 @@ class ColumnType:
         if (self.mark, self.thousands) not in notation.WAYS:
             raise refuse("mark", "a decimal mark that goes with the mark of thousands")
         if self.kind == "date" and not notation.is_pattern(self.format):
-            raise refuse("format", "a pattern with %Y, a month, and each part once, such as %Y-%m-%d")
+            raise refuse("format", "a pattern with a year (%Y or %y), a month, and each part once, such as %Y-%m-%d")
         if self.kind == "identifier" and self.format and not _NUMBERED.fullmatch(self.format):
             raise refuse("format", "text around one number, such as ID-{:06d}")
 
@@ -177,6 +177,7 @@ class ColumnType:
             return value
         if self.kind == "date":
             value = notation.seconds(word, self.format)
+            value = notation.standard(word, self.format) if math.isnan(value) else value
             if math.isnan(value):
                 raise InputError(f"{where()} is no date like {notation.dated(0, self.format)!r} ({self.format}).")
             return value

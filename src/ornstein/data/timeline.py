@@ -14,8 +14,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from ornstein.data import notation
 from ornstein.data.calendar import DAY
-from ornstein.data.notation import FIRST, LAST
 from ornstein.data.schema import ColumnType
 from ornstein.errors import InputError
 
@@ -40,6 +40,8 @@ class Timeline:
         least, most: for each feature, the bound that it never passed, or None for none.
         lacking: for each feature, the share of the moments that have others but not it; () if unknown.
         correlation: of each feature with itself 0, 1, 2, ... steps later (`ornstein.core.nearest`); () if unknown.
+        idle: whether whole weekdays or hours of the day never occur, as in data of working days or opening hours; then
+            a moment without a row is no gap that wants a row.
     """
 
     features: tuple[ColumnType, ...]
@@ -54,6 +56,7 @@ class Timeline:
     most: tuple[float | None, ...] = field(default=(), compare=False)
     lacking: tuple[float, ...] = field(default=(), compare=False)
     correlation: tuple[tuple[float, ...], ...] = field(default=(), compare=False)
+    idle: bool = field(default=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -64,6 +67,7 @@ class Timeline:
             **{name: getattr(self, name) for name in ("step", "months", "origin", "window")},
             **{name: list(getattr(self, name)) for name in ("cycles", "least", "most", "lacking")},
             "correlation": [list(one) for one in self.correlation],
+            **({"idle": True} if self.idle else {}),
         }
 
     @staticmethod
@@ -75,6 +79,7 @@ class Timeline:
             said |= {name: tuple(found[name]) for name in ("cycles", "least", "most")}
             said["lacking"] = tuple(found.get("lacking", ()))  # runs of earlier versions know neither
             said["correlation"] = tuple(map(tuple, found.get("correlation", ())))
+            said["idle"] = bool(found.get("idle", False))
             return Timeline(tuple(map(ColumnType.from_dict, found["features"])), **said)
         except (KeyError, TypeError, AttributeError):
             raise InputError("run.yaml describes no series; it was changed.") from None
@@ -86,15 +91,18 @@ class Timeline:
             first, count: the places. said: by which words they were asked for, as "steps=24".
 
         Raises:
-            InputError: a moment before the year 1 or after 9999.
+            InputError: a moment before the year 1 or after 9999; 1969 or 2068 where dates have two digits for it.
         """
-        ends = (first, first + count - 1)
+        if self.time is None:
+            return
+        ends, (low, high) = (first, first + count - 1), notation.ends(self.time.format)
+        years = [1970 + round(end / (365.2425 * DAY)) for end in (low, high + 1)]
         if self.months:
-            fits = all(12 <= self.origin + self.months * place < 120_000 for place in ends)
+            fits = all(12 * years[0] <= self.origin + self.months * place < 12 * years[1] for place in ends)
         else:
-            fits = self.time is None or all(FIRST <= self.origin + self.step * place <= LAST for place in ends)
+            fits = all(low <= self.origin + self.step * place <= high for place in ends)
         if not fits:
-            raise InputError(f"{said} leaves the calendar, which goes from year 1 to 9999.")
+            raise InputError(f"{said} leaves the calendar, which goes from year {years[0]} to {years[1] - 1}.")
 
     def seconds(self, first: int, count: int) -> Tensor:
         """The moments of `count` places of the grid, (count,) float64, seconds since 1970."""

@@ -42,6 +42,7 @@ class Track:
         first: the place of its first step on the grid.
         values: (T, F) float64, NaN where not seen.
         rows: (T,) the table's row of each step, -1 if it has none or several; None for an array.
+        idle: whether steps without a row are no gaps, and get none: see `Timeline`.
         words: the table's columns as it spells them, for `spelled`.
     """
 
@@ -49,12 +50,20 @@ class Track:
     first: int
     values: Tensor
     rows: Tensor | None = None
+    idle: bool = False
     words: Mapping[str, Words] = field(default_factory=dict)
 
     @property
     def shared(self) -> int:
         """How many moments have several rows, of which the mean is taken."""
         return 0 if self.rows is None else int(((self.rows < 0) & ~self.values.isnan().all(1)).sum())
+
+    @property
+    def listed(self) -> Tensor:
+        """(T,) bool: which steps a table of the series has a row for: all, or those that it had."""
+        if self.rows is None or not self.idle:
+            return torch.ones(len(self.values), dtype=torch.bool)
+        return (self.rows >= 0) | ~self.values.isnan().all(1)
 
     def spelled(self, column: str) -> list[str | None]:
         """The file's own words at each step; None for a step without exactly one row."""
@@ -73,7 +82,7 @@ def read(line: Timeline, data: Any, noun: str = "input") -> list[Track]:
     Raises:
         InputError: columns that are not there, moments off the grid, series whose names were not in training.
     """
-    columns, _, _ = _opened(data, noun)
+    columns, _, _ = _opened(data, noun, [line.time] if line.time else [])
     if isinstance(columns, Tensor):
         if columns.shape[-1] != len(line.features):
             raise InputError(
@@ -135,7 +144,8 @@ def found(
     rows = carrier(columns, [kind for kind in (*line.features, line.time, line.by) if kind is not None])
     if line.time is not None:
         step, months, origin = _grid(rows, len(features), line.by is not None)
-        line = Timeline(line.features, line.time, line.by, step, months, origin)
+        idle = _is_idle(rows[:, len(features)], step)
+        line = Timeline(line.features, line.time, line.by, step, months, origin, idle=idle)
     left = [kind.name for kind in kinds if kind not in features and kind.name not in (when, which)]
     note = [f"left out: {', '.join(map(shown, left[:8]))}{', ...' * (len(left) > 8)}"] if left else []
     return line, laid(line, rows, called(data, "data.path")), note
@@ -152,9 +162,10 @@ def laid(line: Timeline, rows: Tensor, noun: str) -> list[Track]:
     names = rest[:, -1] if line.by is not None else torch.zeros(len(rows))
     if names.isnan().any():
         raise InputError(f"{noun}: row {int(names.isnan().nonzero()[0]) + 1:,} has no {shown(line.by.name)}.")  # type: ignore[union-attr]
-    place = torch.arange(len(rows), dtype=torch.float64)
+    place, idle = torch.arange(len(rows), dtype=torch.float64), line.idle
     if line.time is not None:
         place = _places(line, rest[:, 0], noun)
+        idle = idle or _is_idle(rest[:, 0], line.step)
     found = []
     for code in names.unique().tolist():
         mine = names == code
@@ -175,8 +186,19 @@ def laid(line: Timeline, rows: Tensor, noun: str) -> list[Track]:
         name = line.by.levels[int(code)] if line.by is not None else ""
         single = torch.full((length,), -1).scatter(0, at - first, mine.nonzero().flatten())
         single[at.sub(first).bincount(minlength=length) > 1] = -1
-        found.append(Track(name, first, torch.where(seen > 0, mean / seen, torch.nan), single))
+        found.append(Track(name, first, torch.where(seen > 0, mean / seen, torch.nan), single, idle))
     return found
+
+
+def _is_idle(seconds: Tensor, step: float) -> bool:
+    """Whether no moment (N,) of several weeks lies on some weekday, or of several days at some step of the day."""
+    seconds = seconds[~seconds.isnan()]
+    if not 0 < step <= DAY or not len(seconds):
+        return False
+    days, steps = component("weekday", seconds).unique(), round(DAY / step)
+    span = float(seconds.max() - seconds.min())
+    hours = ((seconds % DAY) / step).floor().unique()
+    return (span > 20 * DAY and len(days) < 7) or (span > 6 * DAY and steps * step == DAY and len(hours) < steps)
 
 
 def _places(line: Timeline, seconds: Tensor, noun: str) -> Tensor:
@@ -238,10 +260,12 @@ def is_table(path: "str | Path") -> bool:
     return str(path).lower().endswith(TABLES)
 
 
-def _opened(data: Any, noun: str) -> tuple[Tensor | dict[str, Words], bool, dict[str, str]]:
+def _opened(
+    data: Any, noun: str, types: Sequence[ColumnType] = ()
+) -> tuple[Tensor | dict[str, Words], bool, dict[str, str]]:
     """Series (N, T, F) or the columns of a table; whether its decimal mark may be a comma; kinds by a frame's types."""
     if is_frame(data):
-        columns, typed = words_of(data)
+        columns, typed = words_of(data, types=types)
         return columns, False, typed
     if not isinstance(data, (str, Path)):
         return _series(data, "X", called(data, noun)), False, {}

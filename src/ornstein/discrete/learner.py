@@ -153,7 +153,7 @@ class MaskedColumns(OfTokens):
         condition = Condition.of(condition)[:_JUDGED_BY].to(model.device)
         order = ranks(categories, uniform(torch.arange(len(x0), device=model.device), categories.tokens, 0))
         shares = x0.mean(0)
-        alone = -(x0 * shares.clamp_min(1e-12).log()).sum(1).mean().item() / categories.tokens
+        alone = self.unit(-(x0 * shares.clamp_min(1e-12).log()).sum(1).mean().item() / categories.tokens)
         total = categories.tokens
         places = sorted({round(i * (total - 1) / (LEVELS - 1)) for i in range(LEVELS)})
         ratios, nats = [], []
@@ -163,4 +163,4 @@ class MaskedColumns(OfTokens):
             nats.append(asked.sum(1).mean().item())
             ratios.append((total - place) / (place + 0.5))
         value = float(np.interp(range(total), places, nats).mean())  # linear between the places that were measured
-        return Judgement(value / max(alone, 1e-12), ratios, nats, [alone] * len(nats))
+        return Judgement(value / alone, ratios, nats, [alone] * len(nats))

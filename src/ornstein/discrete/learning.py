@@ -1,5 +1,6 @@
 """What learners of tokens of every kind share: they learn probabilities, and draw along a clock of their own."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,3 +23,12 @@ class OfTokens(OnItsOwnClock):
     @property
     def narrow(self) -> bool:
         return True
+
+    def unit(self, alone: float) -> float:
+        """The nats of a token that a held-out error of 1 stands for.
+
+        Args:
+            alone: what a token of the held-out rows costs if tokens know nothing of each other. If these rows are all
+                alike it is 0, and no unit: then 1 is what it costs to take all classes for equally likely.
+        """
+        return alone or sum(map(math.log, self.categories.sizes)) / self.categories.tokens or 1.0

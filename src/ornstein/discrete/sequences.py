@@ -83,7 +83,7 @@ class Sequences(OfTokens):
         # a picture's classes are counted at each place, a sequence's over all places together
         shares = x0.unflatten(1, (self.categories.tokens, -1)).mean(0)
         shares = shares.mean(0, keepdim=True).expand_as(shares) if len(self.categories.space) == 1 else shares
-        alone = float(-torch.special.xlogy(shares, shares).sum(1).mean())
+        alone = self.unit(float(-torch.special.xlogy(shares, shares).sum(1).mean()))
         ratios, nats = [], []
         for number in range(LEVELS):
             gone = (number + 0.5) / LEVELS
@@ -96,8 +96,7 @@ class Sequences(OfTokens):
             moved = xt == model.classes if model.process.masks else torch.ones_like(xt, dtype=torch.bool)
             nats.append(float(told[moved].mean()))
             ratios.append(gone / (1 - gone))
-        value = sum(nats) / len(nats) / max(alone, 1e-12)
-        return Judgement(value, ratios[::-1], nats[::-1], [alone] * len(nats))
+        return Judgement(sum(nats) / len(nats) / alone, ratios[::-1], nats[::-1], [alone] * len(nats))
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,4 +144,4 @@ class Read(Sequences):
         codes = self.categories.codes(x0)
         rows = Rows(codes, Condition.of(condition)[:JUDGED_BY].to(model.device), codes[:, 0].float(), codes.float())
         nats = float(rows.nats(model.in_order(rows.codes, rows.condition)).mean())
-        return replace(found, value=nats / max(found.known[0], 1e-12))
+        return replace(found, value=nats / found.known[0])

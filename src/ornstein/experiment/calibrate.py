@@ -14,17 +14,22 @@ import numpy as np
 import torch
 
 from ornstein import ranks
+from ornstein.core.walk import end
 from ornstein.data import Dataset
 from ornstein.experiment.build import build
 from ornstein.experiment.config import Experiment
+from ornstein.experiment.critics import MOST_SEEN
 from ornstein.experiment.devices import process_bytes
 from ornstein.experiment.run import BATCH
+from ornstein.experiment.settle import way
 from ornstein.experiment.workload import network_call
-from ornstein.training import fit
+from ornstein.training import fit, half
 from ornstein.training.count import Line
 
 #: seconds that a calibration may take at its larger batch; what it times, after two that warm up
 _PATIENCE, TIMED = 20.0, 5
+#: rows by which it is timed what a critic takes
+_TAUGHT = 256, 2048
 
 
 class _Enough(Exception):
@@ -81,6 +86,39 @@ def calibrate_call(experiment: Experiment, data: Dataset, precision: str) -> np.
 
     at_once: np.ndarray = _line(at, BATCH).at(BATCH)
     return at_once / BATCH
+
+
+def calibrate_critic(experiment: Experiment, data: Dataset, rows: int) -> np.ndarray:
+    """(seconds, processor seconds) of teaching a critic that sees so many draws, by drawing and teaching a few here."""
+    learner, model = (built := build(experiment, data.fingerprint(), data.transform)).learner, built.model
+    built.net.eval().to(ranks.device(experiment.training.cpu))
+    how = way(experiment.sampling, learner)
+    drawn = torch.empty(0)
+
+    def timed(what: Callable[[], Any]) -> np.ndarray:
+        began = time.perf_counter(), time.process_time()
+        what()
+        return np.array([time.perf_counter() - began[0], time.process_time() - began[1]])
+
+    def draw(count: int) -> None:
+        nonlocal drawn
+        _, condition = data.batch(0, count, 0)
+        with torch.no_grad(), half(model.device, experiment.sampling.precision):
+            walk = learner.trajectory(model, count, how.stepper, how.steps, how.grid, condition=condition, seed=0)
+            drawn = learner.seen_by_critic(end(walk).x.cpu())
+
+    def teach(count: int) -> None:
+        real = learner.seen_by_critic(data.transform.forward(data.train[:count]))
+        learner.critic(real, drawn[:count], torch.Generator().manual_seed(0))
+
+    few, many = _TAUGHT
+    draw(few)
+    drawing: np.ndarray = timed(lambda: draw(many)) / many
+    low, high = (timed(lambda count=count: teach(count)) for count in _TAUGHT)  # type: ignore[misc]
+    real = min(len(data.train), MOST_SEEN)
+    # rows of either kind cost the same, beside what each tree costs by itself
+    found: np.ndarray = rows * drawing + low + (high - low) * max((rows + real) / 2 - few, 0) / (many - few)
+    return found
 
 
 def within(experiment: Experiment, step: float, validation: float) -> Experiment:

@@ -15,7 +15,7 @@ from pathlib import Path
 from ornstein.core.learner import Judgement, Measure
 from ornstein.errors import InputError, shown
 from ornstein.experiment.config import Experiment
-from ornstein.experiment.folder import ABOUT, EXPERIMENT, held_by, newest_step, read_folder, read_metrics
+from ornstein.experiment.folder import ABOUT, CRITIC, EXPERIMENT, held_by, newest_step, read_folder, read_metrics
 from ornstein.experiment.learner import LEARNERS
 from ornstein.files import read_text
 
@@ -67,8 +67,9 @@ class Course:
 
     @property
     def left(self) -> float | None:
-        """Seconds until it is done, without validations; None if it does not train."""
-        return (self.steps - self.step) / self.rate if self.state == TRAINING and self.rate > 0 else None
+        """Seconds until its steps are done, without validations; None if they are, or if it does not train."""
+        going = self.state == TRAINING and self.rate > 0 and self.step < self.steps
+        return (self.steps - self.step) / self.rate if going else None
 
     def picture(self, step: int) -> Path | None:
         """What the model drew at a step; None if nothing."""
@@ -87,11 +88,15 @@ def course(name: str, folder: Path) -> Course:
     if not (folder / ABOUT).is_file():
         state, said = _beginning(folder, busy)
         return Course(name, folder, state, said, 0, 0, 0.0, [], [], {}, None, [])
-    experiment, told = _described(folder, _stamps(folder)), _told(folder, _stamps(folder, "metrics.jsonl"))
+    (experiment, wanted), told = _described(folder, _stamps(folder)), _told(folder, _stamps(folder, "metrics.jsonl"))
     steps, step, saved = experiment.training.steps, told.step, newest_step(folder)
     if busy:
         state = TRAINING if step else PREPARING
         said = f"Step {step:,} of {steps:,}." if step else _PREPARES
+        if held is not None and step >= steps > 0:
+            said = f"All {steps:,} steps are done; {held.get('note') or 'what comes after them is under way'}."
+    elif saved is not None and saved >= steps and wanted and not (folder / CRITIC).is_file():
+        state, said = STOPPED, f"Trained, all {steps:,} steps, but not its critic; resume it for that."
     elif saved is not None and saved >= steps:
         state, said = DONE, f"Done: {steps:,} steps."
     elif saved is None and any(folder.glob("*.safetensors")):
@@ -161,8 +166,10 @@ def _stamps(folder: Path, *names: str) -> tuple[float, ...]:
 
 
 @lru_cache(maxsize=128)
-def _described(folder: Path, stamps: tuple[float, ...]) -> Experiment:
-    return read_folder(folder)[0]
+def _described(folder: Path, stamps: tuple[float, ...]) -> tuple[Experiment, bool]:
+    """The experiment, and whether a critic is to be taught when its steps are done."""
+    experiment, about = read_folder(folder)
+    return experiment, bool(about.get("critic"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,6 +33,9 @@ from ornstein.experiment.train import train
 from ornstein.experiment.watch import Moment
 from ornstein.training import manifest
 
+#: how the keys begin that say what a column is
+_TYPES = "data.types."
+
 
 def fit(
     X: Any,
@@ -118,7 +121,9 @@ def _in_memory(
 ) -> Any:
     """Train on data in memory, which are kept in the folder; what is needed to give the like of them back."""
     before = None if begun is None else read_folder(begun)[1]
-    arguments = {k[5:]: v for k, v in said.items() if k.startswith("data.")}
+    arguments = {k[5:]: v for k, v in said.items() if k.startswith("data.") and not k.startswith(_TYPES)}
+    if types := {k.removeprefix(_TYPES): v for k, v in said.items() if k.startswith(_TYPES)}:
+        arguments["types"] = {**arguments.get("types", {}), **types}
     data, like, reasons = taken(X, y, arguments, before, said.get("data"))
     words = [_change(key, value) for key, value in said.items() if key.partition(".")[0] != "data"]
     with holding(place, "training") as lock:

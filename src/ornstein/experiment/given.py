@@ -6,6 +6,7 @@ be saved as (`ornstein.data.table`, `.array`, `.folder`; or `.series`, if it is 
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,11 @@ def taken(
             told = (columns, Transform.from_dict(before["transform"])) if columns else None
         data = source.of(words, "frame", typed=typed, told=told)
         by = clock(words)
-        return _as(data, before), _few(X), {"data": own.if_ordered("table, of rows", by, own.in_python)} if by else {}
+        said = [own.if_ordered("table, of rows", by, own.in_python)] if by else []
+        if index := _named_by(X):
+            said.append(f"its index{index} is left out; X.reset_index() makes it a column")
+            warnings.warn(f"X is learnt without its index{index}; X.reset_index() makes it a column.", stacklevel=5)
+        return _as(data, before), _few(X), {"data": "; ".join(said)} if said else {}
     reasons: dict[str, str] = {}
     if are_pictures(X):
         like: Any = Pictures(not isinstance(X[0], (np.ndarray, Tensor)), arguments.get("background", WHITE))
@@ -83,7 +88,7 @@ def _series(
     if y is not None:
         raise InputError("y goes with examples; several series are told apart by a column of a frame, data.by.")
     source = _source(Series, arguments, ())
-    if source.time is None and getattr(getattr(getattr(X, "index", None), "dtype", None), "kind", "i") not in "iu":
+    if source.time is None and _named_by(X, False):
         raise InputError("X has its moments or names in its index; make them columns, with X.reset_index().")
     given, like = (X, _few(X)) if is_frame(X) else array_of(X)
     if before is None:
@@ -107,6 +112,20 @@ def _source(kind: Any, arguments: Mapping[str, Any], of_files: Sequence[str]) ->
         if name not in known:
             raise InputError(f"data.{shown(name)} is not known of data in memory; known: {', '.join(sorted(known))}.")
     return kind(**validated(kind, {"path": str(_GIVEN), **arguments}, "data."))
+
+
+def _named_by(X: Any, whole: bool = True) -> str:
+    """What the index of a frame of pandas is, in brackets, if it says more than the rows' numbers; else "".
+
+    Args:
+        whole: whether whole numbers that have a name say more.
+    """
+    index: Any = getattr(X, "index", None)
+    kind = getattr(getattr(index, "dtype", None), "kind", "i")
+    names = [str(name) for name in getattr(index, "names", ()) if name is not None]
+    if kind in "iu" and not (whole and names):
+        return ""
+    return f" ({', '.join(map(shown, names)) or shown(str(index[0]))[:40] + ', ...'})"
 
 
 def _few(frame: Any) -> Any:
@@ -244,7 +263,7 @@ def holes_given(line: Timeline, X: Any, found: Sequence[Completed]) -> Any:
         rows, places = one.track.rows, torch.arange(len(one.centre))
         assert rows is not None  # as it is of arrays
         cells[rows[rows >= 0]] = one.centre[rows >= 0]
-        skipped = ((rows < 0) & one.track.values.isnan().all(1)).nonzero().flatten()
+        skipped = ((rows < 0) & one.track.values.isnan().all(1) & one.track.listed).nonzero().flatten()
         last = rows[torch.where(rows >= 0, places, 0).cummax(0).values[skipped]]
         steps.append(skipped + before)
         after.append(torch.where(last >= 0, last, len(cells) - 1))  # of a moment of several rows none is known

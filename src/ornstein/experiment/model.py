@@ -115,7 +115,9 @@ class Model:
             )
         if cells.draws_rows(self.run):
             filled = fill(self.run, read_rows(self.run, X, "X"), draws, seed)
-            return fill_frame(X, filled.rows.types, filled.centre, filled.holes) if is_frame(X) else filled.words
+            if not is_frame(X):
+                return filled.words
+            return fill_frame(X, filled.rows.types, filled.centre, filled.holes, self.like)
         X = self._held(X)
         if self._series:
             return holes_given(timeline(self.run), X, self._completed(X, draws=draws, seed=seed))

@@ -24,7 +24,7 @@ from ornstein.data import Dataset
 from ornstein.errors import InputError
 from ornstein.experiment.afford import network_parts
 from ornstein.experiment.build import Built, load_data
-from ornstein.experiment.calibrate import TIMED, calibrate, calibrate_call, within
+from ornstein.experiment.calibrate import TIMED, calibrate, calibrate_call, calibrate_critic, within
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.critics import rows_drawn
 from ornstein.experiment.devices import GPU, HOST, parse_gpus, process_bytes, roofline, this_machine
@@ -150,8 +150,7 @@ def plan(  # long: a third of it is the docstring, a third the result's fields
         data: the experiment's data, if already loaded.
 
     Raises:
-        InputError: GPUs that are not known or cannot compute in the precision asked for, numbers out of range,
-            an experiment that does not fit together.
+        InputError: unknown GPUs, or ones without the precision asked for; numbers out of range; parts that do not fit.
     """
     count, gpu, name = parse_gpus(gpus) if gpus is not None else (1, None, "")
     _check(experiment, count, gpu, name, utilisation, price)
@@ -173,7 +172,8 @@ def plan(  # long: a third of it is the docstring, a third the result's fields
     validation = shown * times.showing + (_PLOTTED if experiment.sampling.preview and not gpu else 0)
     experiment = within(experiment, float(times.step[0]), float(validation[0]))
     config = experiment.training
-    after = work.calls * rows_drawn(built.learner, config, len(data.train)) * times.showing
+    taught = rows_drawn(built.learner, config, len(data.train))
+    after = calibrate_critic(experiment, data, taught) if taught and not gpu else work.calls * taught * times.drawn
     previews = math.ceil(config.steps / config.validate_every) * validation + after
     found = memory.parts(config.accumulate)
     return Plan(

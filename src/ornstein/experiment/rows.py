@@ -69,7 +69,7 @@ def read_rows(run: Run, data: Any, noun: str = "data") -> Rows:
     _, types = must_be_table(run)
     name, like, dialect = "the frame", None, None
     if is_frame(data):
-        words, like = words_of(data)[0], data
+        words, like = words_of(data, types=types)[0], data
     elif not isinstance(data, (str, Path)):
         raise InputError(f"{noun} is of type {type(data).__name__}; give a data frame, or the path of a table.")
     else:
@@ -79,7 +79,7 @@ def read_rows(run: Run, data: Any, noun: str = "data") -> Rows:
             raise InputError(f"{noun}={shown(data)!r} must be a table, a file that ends in {', '.join(TABLES)}.")
         if path.suffix.lower() == ".parquet":
             like = read_parquet(path, noun)[0]
-            words = words_of(like, name)[0]
+            words = words_of(like, name, types=types)[0]
         else:
             header = run.about["data"].get("dialect", {}).get("header", True)
             words, dialect, _ = read_delimited(path, noun, header=None if header else False)
@@ -91,10 +91,14 @@ def read_rows(run: Run, data: Any, noun: str = "data") -> Rows:
 
 
 def write_rows(run: Run, path: Path, pieces: Iterator[Tensor]) -> int:
-    """Write drawn rows as the run's own table was written; how many there were."""
+    """Write drawn rows as the run's own table was written, if it is still there with its types; how many there were."""
     _, types = must_be_table(run)
     if path.suffix.lower() == ".parquet":
-        return write_parquet(path, types, pieces)
+        like, source = None, Path(str(run.experiment.data.get("path", "")))
+        if source.suffix.lower() == ".parquet" and source.is_file():
+            found = read_parquet(source, rows=1)[0]
+            like = found if {kind.name for kind in types} <= set(found.column_names) else None
+        return write_parquet(path, types, pieces, like)
     told = run.about["data"].get("dialect")
     return write_csv(path, types, pieces, Dialect.from_dict(told) if told and ".tsv" not in path.suffixes else None)
 

@@ -276,7 +276,7 @@ def save(run: Run, found: Sequence[Completed], path: Path) -> None:
             writer.writerow(heads)
             writer.writerows(zip(*columns, strict=True))
         with arrays.open("wb") as file:
-            draws = torch.cat([one.draws for one in found], 1).numpy()
+            draws = torch.cat([one.draws[:, one.track.listed] for one in found], 1).numpy()
             names = np.array([feature.name for feature in line.features])
             np.savez_compressed(file, allow_pickle=False, draws=draws, features=names)
 
@@ -314,7 +314,9 @@ def _columns(line: Timeline, one: Completed, beside: Sequence[str], each: int) -
         known = (~track.values[:, k].isnan()).tolist()
         said = [word if there else None for word, there in zip(track.spelled(feature.name), known, strict=True)]
         columns += [_as_said(feature.render(part[:, k].numpy()), said) for part in parts]
-    return columns + [[word or "" for word in track.spelled(name)] for name in beside]
+    columns += [[word or "" for word in track.spelled(name)] for name in beside]
+    listed = track.listed.tolist()
+    return [list(itertools.compress(cells, listed)) for cells in columns]
 
 
 def _as_said(rendered: Sequence[str], said: Sequence[str | None]) -> list[str]:

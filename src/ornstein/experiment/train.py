@@ -22,7 +22,7 @@ from ornstein.experiment.budget import in_time
 from ornstein.experiment.build import Batch, load_data
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.course import by_level
-from ornstein.experiment.critics import criticise
+from ornstein.experiment.critics import criticise, rows_drawn
 from ornstein.experiment.folder import (
     carry,
     holding,
@@ -133,7 +133,7 @@ def _train(
             if is_codec(watched):
                 finish(folder, data)
             if watched.learner.criticised:
-                yield from criticise(folder, data, moment)
+                yield from criticise(folder, data, moment, lock)
     finally:
         charts.end()
         for tracker in trackers:
@@ -159,6 +159,8 @@ def _facts(settled: Settled, data: Dataset) -> dict[str, Any]:
         "versions": {"ornstein": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
         "began": time.strftime("%Y-%m-%d %H:%M:%S %z"),
     }
+    if wanted := rows_drawn(settled.built.learner, settled.experiment.training, len(data.train)):
+        facts["critic"] = {"rows": wanted}
     return {**facts, "reasons": settled.reasons} if settled.reasons else facts
 
 

@@ -142,7 +142,8 @@ def _span(kind: ColumnType, text: str, sign: str) -> Span:
     def value(of: str) -> float:
         found = float(kind.parse([of.strip()], noun="--where")[0])
         if math.isnan(found):
-            raise InputError(f"column {shown(kind.name)!r}: {shown(of)!r} is missing; ask for that by nothing at all.")
+            name = shown(kind.name)
+            raise InputError(f"column {name!r}: {shown(of)!r} says that it is missing; ask for that by '{name}='.")
         return found
 
     ordered = kind.numeric or kind.kind == "date"

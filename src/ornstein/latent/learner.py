@@ -1,5 +1,6 @@
 """What the run of a codec learns: to encode a sample in fewer numbers, and to decode it."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -84,6 +85,8 @@ class Autoencoding(Learner):
         x0 = x0[:JUDGED_BY].to(model.device)
         each = (model.decode(model.encode(x0).mean) - x0).abs().flatten(1).mean(1)
         known = (x0.mean(0) - x0).abs().flatten(1).mean(1)
+        if not bool(known.any()):  # all alike, as a single one is: then 1 is the error of a Gaussian's mean
+            known += math.sqrt(2 / math.pi) * self.problem.sigma_data
         places = (torch.arange(LEVELS, dtype=torch.float64) + 0.5) / LEVELS
         found, blind = (values.double().cpu().quantile(places).tolist() for values in (each, known))
         return Judgement(float(each.mean() / known.mean()), (100 * places).tolist(), found, blind)

@@ -44,7 +44,7 @@ function fill() {
     row.dataset.state = run.state; box.checked = on;
     row.classList.toggle("training-chosen", Boolean(value.chosen && value.chosen.name === run.name));
     bar.value = run.steps ? run.step / run.steps : 0;
-    said.textContent = run.state === "training"
+    said.textContent = run.state === "training" && run.step && run.step < run.steps
       ? `step ${run.step.toLocaleString("en")} of ${run.steps.toLocaleString("en")}, ${run.rate} a second` + (run.left === null ? "" : `, about ${time(run.left)} left`) : run.said;
     const busy = run.state === "training" || run.state === "preparing";
     acts.pause.hidden = run.state !== "training"; acts.stop.hidden = !busy; acts.play.hidden = run.state !== "stopped";
@@ -76,7 +76,8 @@ function chart(canvas, lines, { logX = false, across = "", one = false, words = 
   const ys = all.map((p) => p[1]).concat(one ? [1] : []), least = Math.min(...ys), most = Math.max(...ys);
   const logY = least > 0 && most / least > 8, fx = (v) => (logX ? Math.log10(v) : v), fy = (v) => (logY ? Math.log10(v) : v);
   let [x0, x1] = [Math.min(...all.map((p) => fx(p[0]))), Math.max(...all.map((p) => fx(p[0])))], [y0, y1] = [fy(least), fy(most)];
-  if (x1 <= x0) { x0 -= 0.5; x1 += 0.5; } if (y1 <= y0) { y0 -= 0.5; y1 += 0.5; }
+  const only = x1 <= x0 ? [[x0, logX ? 10 ** x0 : x0]] : null;
+  if (only) { x0 -= 0.5; x1 += 0.5; } if (y1 <= y0) { y0 -= 0.5; y1 += 0.5; }
   const room = 0.05 * (y1 - y0); y0 -= room; y1 += room;
   const [left, right, top, bottom] = [46, 8, 6, across ? 34 : 20];
   const px = (v) => left + (fx(v) - x0) / (x1 - x0) * (w - left - right), py = (v) => h - bottom - (fy(v) - y0) / (y1 - y0) * (h - top - bottom);
@@ -84,7 +85,7 @@ function chart(canvas, lines, { logX = false, across = "", one = false, words = 
   g.textAlign = "right"; g.textBaseline = "middle";
   for (const [, v] of ticks(y0, y1, logY)) { const y = py(v); g.beginPath(); g.moveTo(left, y); g.lineTo(w - right, y); g.stroke(); g.fillText(number(v), left - 5, y); }
   g.textAlign = "center"; g.textBaseline = "top";
-  for (const [, v] of ticks(x0, x1, logX)) g.fillText(number(v), Math.min(px(v), w - 16), h - bottom + 5);
+  for (const [, v] of only || ticks(x0, x1, logX)) g.fillText(number(v), Math.min(px(v), w - 16), h - bottom + 5);
   if (across) g.fillText(across, (left + w - right) / 2, h - 13);
   if (one) { g.strokeStyle = colour("--training-ink"); g.setLineDash([2, 4]); g.beginPath(); g.moveTo(left, py(1)); g.lineTo(w - right, py(1)); g.stroke(); }
   g.lineJoin = "round";

@@ -55,6 +55,10 @@ class Lock:
                 f"{shown(self.folder)} was deleted or moved while it was written to: nothing more is saved there."
             )
 
+    def tell(self, note: str) -> None:
+        """Say to others what is being done now, as the "note" of `held_by`."""
+        _write(self._handle, {**_signature(self._handle), "note": note})
+
     def release(self) -> None:
         """Let others write there."""
         if self._handle < 0:
@@ -115,7 +119,8 @@ def holding(folder: "str | Path", doing: str) -> Iterator[Lock]:
 
 
 def held_by(folder: "str | Path") -> dict[str, Any] | None:
-    """The holder of a run folder: "doing", "process", "host", "processes", "since", "command"; None if it is free.
+    """The holder of a run folder: "doing", "process", "host", "processes", "since", "command", and "note" where it says
+    what it is at; None if it is free.
 
     {} for a holder that has not signed, or whose signature cannot be read.
     """
@@ -176,6 +181,10 @@ def _sign(handle: int, doing: str) -> None:
         "command": " ".join(sys.argv)[:300],
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
+    _write(handle, who)
+
+
+def _write(handle: int, who: dict[str, Any]) -> None:
     with suppress(OSError):  # a full disk: the lock holds, unsigned
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(who).encode(), 0)
