@@ -90,7 +90,7 @@ def impute(
     holes = filled.holes
     count = int(holes.sum())
     out.print(
-        f"{count:,} hole{'s' * (count != 1)} in {int(holes.any(1).sum()):,} of {len(holes):,} rows: "
+        f"{count:,} hole{'s' * (count != 1)} in {int(holes.any(1).sum()):,} of {len(holes):,} row{'s' * (len(holes) != 1)}: "
         f"[bold]{named(path)}[/], every draw in [bold]{named(beside)}[/]"
     )
     for note in filled.notes:
