@@ -364,7 +364,8 @@ def test_too_few_measurements_in_training_are_said_to_be(points: Path, monkeypat
         evidence = Evidence(run, run.load_data(), 20, 0)
         evidence.__dict__["checked"] = evidence.checked[-times:] if times else []
         found = examine(evidence)
-        assert (said in found.left_out) and bool(said) == ("over-fitting were not looked at" in found.left_out), times
+        assert said in found.left_out, times
+        assert bool(said) == ("over-fitting were not looked at" in found.left_out)
         assert bool(said) != ("over-fitting" in found.examined)
         assert not said or found.left_out in found.text()
 

@@ -66,8 +66,8 @@ def remarks(train: Tensor, transform: Transform, kind: Kind, names: Sequence[str
     if flat.any():
         at = int(spread.masked_fill(~flat, float("inf")).argmin())
         found.append(
-            f"{called[at]}{_more(flat)} has deviation {spread[at]:.2g} in model space, little of its range; rescale it, "
-            "or cut off the few values that stretch the range"
+            f"{called[at]}{_more(flat)} has deviation {spread[at]:.2g} in model space, little of its range; rescale "
+            "it, or cut off the few values that stretch the range"
         )
     if kind == "vector" and train.shape[1] > 1:
         found += _codes(few)
