@@ -283,7 +283,6 @@ def test_figures_for_people_have_no_exponent_below_ten_million() -> None:
     assert far.split()[1:5] == ["3e+08", "0.01", "±", "10"]
 
 
-
 @pytest.mark.slow
 def test_classifier_reads_mnist(real_data: Path) -> None:
     with np.load(real_data / "mnist.npz") as data:
