@@ -73,6 +73,7 @@ def forged() -> Iterator[tuple[str, bytes]]:
         "surrogate": b"a,b\n\xed\xa0\x80,1\nx,2\ny,3\n",
         "bom": b"\xff\xfe",
         "odd": "a,b\n1,2\n".encode("utf-16")[:-1],
+        "wider": "a,b\n1,2\n".encode("utf-32"),
         "picture": b"\x89PNG\r\n\x1a\n" + bytes(99),
         "page": b"<html><body>" * 50,
         "yaml": b"a: 1\nb: [1, 2]\n",
@@ -114,6 +115,7 @@ def parquets() -> dict[str, bytes]:
         "binary": arrow.table({"a": [b"\0\xff", b"x", None], "b": [1, 2, 3]}),
         "none": arrow.table({"a": arrow.array([], arrow.int64())}),
         "holes": arrow.table({"a": arrow.nulls(9), "b": list(range(9))}),
+        "years": arrow.table({"a": arrow.array([2**62, 0, -(2**62)], arrow.timestamp("us")), "b": [1, 2, 3]}),
         "infinite": arrow.table({"a": [1.0, float("inf"), 2.0, 3.0], "b": [1, 2, 3, 4]}),
     }
     found = {}

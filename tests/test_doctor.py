@@ -22,7 +22,7 @@ from ornstein.core.denoiser import FunctionDenoiser
 from ornstein.core.exact import Empirical, Gaussian
 from ornstein.experiment import checks, checks_of_samples
 from ornstein.experiment.config import Experiment
-from ornstein.experiment.doctor import CHECKS, Diagnosis, data_or_minutes, doctor
+from ornstein.experiment.doctor import CHECKS, Diagnosis, data_or_minutes, doctor, examine
 from ornstein.experiment.evidence import Evidence, Part
 from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
@@ -277,6 +277,25 @@ def test_an_honest_set_is_no_copy_and_a_copied_one_is(points: Path) -> None:
     assert found.figure > 0.4
 
 
+def test_copies_are_told_among_rows_of_a_table_with_missing_cells(tmp_path: Path) -> None:
+    g = np.random.default_rng(0)
+    cells = np.where(g.random((400, 4)) < 0.05, "", g.normal(size=(400, 4)).round(3).astype(str))
+    (tmp_path / "rows.csv").write_text("\n".join(["a,b,c,d", *map(",".join, cells)]) + "\n")
+    few = [f"data.path={tmp_path / 'rows.csv'}", "data.test_fraction=0.5", "training.steps=1", "training.cpu=true",
+           "training.precision=float32", "net.width=8", "net.depth=1"]  # fmt: skip
+    for _ in train(Experiment.read("table", few), tmp_path / "run", draws=False):
+        pass
+    run = Run.load(tmp_path / "run")
+    data = run.load_data()
+    other = dataclasses.replace(data, test=data.test[100:])
+    for drawn, of, copies in ((data.train[:100], data, True), (data.test[:100], other, False)):
+        evidence = Evidence(run, of, 100, 0)
+        evidence.__dict__["drawn"] = data.transform.forward(drawn)
+        found = checks_of_samples.memorised(evidence)
+        assert found is not None
+        assert found.healthy is not copies, found
+
+
 @pytest.mark.parametrize(
     ("checked", "fell", "late"),
     [
@@ -314,8 +333,8 @@ def test_a_learner_that_is_no_denoiser_is_judged_by_whole_handfuls_of_examples()
 @pytest.mark.parametrize(
     ("gap", "error", "fell", "says"),
     [
-        (0.3, 0.01, 0.05, "More data would help more than more minutes (error on held-out data 30% above that on "),
-        (0.3, 0.01, 0.2, "More minutes of training would help more than more data (error on held-out data 30% above "),
+        (0.3, 0.01, 0.05, "More data would help more than more minutes (error on training data 30% below that on "),
+        (0.3, 0.01, 0.2, "More minutes of training would help more than more data (error on training data 30% below "),
         (0.3, 0.2, 0.005, "Neither more data nor more minutes"),  # a gap that chance explains
         (0.01, 0.0, 0.005, "Neither more data nor more minutes"),
         (0.01, 0.0, -0.1, "Neither more data nor more minutes"),
@@ -335,6 +354,20 @@ def test_data_or_minutes_are_asked_for_by_the_gap_and_the_fall(gap: Any, error: 
         )
     evidence.checked = []
     assert data_or_minutes(evidence) == ""
+
+
+def test_too_few_measurements_in_training_are_said_to_be(points: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not looked at is named: whoever reads that nothing is wrong would think it was."""
+    monkeypatch.setattr("ornstein.experiment.doctor.CHECKS", {"over-fitting": CHECKS["over-fitting"]})
+    run = Run.load(points)
+    for times, said in ((0, "measured never"), (1, "measured once"), (2, "measured twice"), (3, "")):
+        evidence = Evidence(run, run.load_data(), 20, 0)
+        evidence.__dict__["checked"] = evidence.checked[-times:] if times else []
+        found = examine(evidence)
+        assert said in found.left_out, times
+        assert bool(said) == ("over-fitting were not looked at" in found.left_out)
+        assert bool(said) != ("over-fitting" in found.examined)
+        assert not said or found.left_out in found.text()
 
 
 def test_shares_that_chance_explains_are_not_apart() -> None:

@@ -22,6 +22,7 @@ from ornstein.metrics import (
     fit_classifier,
     report,
 )
+from ornstein.metrics.floor import Score, lines
 
 
 def seeded(seed: Any = 0) -> Any:
@@ -274,6 +275,12 @@ def test_classifier_says_what_is_wrong() -> None:
     fitted = fit_classifier(x, torch.arange(9) % 2, generator=seeded(), steps=1)
     with pytest.raises(InputError, match="trained on \\(2,\\)"):
         fitted.predict(torch.zeros(4, 3))
+
+
+def test_figures_for_people_have_no_exponent_below_ten_million() -> None:
+    _, line, far = lines({"x": Score(5430.4, 3086.0, 16.2, 1.76, "fresh", 10), "y": Score(3e8, 0.01, 9.7, 1, "", 10)})
+    assert line.split() == ["x", "5,430", "3,086", "±", "16", "1.76", "fresh", "data"]
+    assert far.split()[1:5] == ["3e+08", "0.01", "±", "10"]
 
 
 @pytest.mark.slow

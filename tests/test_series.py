@@ -91,6 +91,19 @@ def test_dates_names_gaps_and_parts_of_dates(tmp_path: Path) -> None:
     assert line.least == (None, 0.0)  # rain is never below
 
 
+def test_the_features_and_the_calendar_are_called_what_people_call_them(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv")
+    said = facts(path)[0].describe()
+    assert "calendar (4 numbers at each of 56 steps)" in said
+    assert "outliers" not in said
+    lines = path.read_text().splitlines()
+    cells = lines[100].split(",")
+    path.write_text("\n".join([*lines[:100], ",".join([*cells[:3], "9e4", cells[4]]), *lines[101:]]) + "\n")
+    assert "outliers: 'warmth' reaches" in facts(path)[0].describe()
+    np.save(tmp_path / "a.npy", np.where(np.arange(1200) == 99, 9e4, np.random.default_rng(0).normal(size=1200)))
+    assert "outliers: channel 0 reaches" in Series(str(tmp_path / "a.npy")).load().describe()
+
+
 def test_two_rows_at_one_moment_become_their_mean(tmp_path: Path) -> None:
     file = written(tmp_path / "x.csv", names=("A",))
     lines = file.read_text().splitlines()

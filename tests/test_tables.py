@@ -651,6 +651,14 @@ def test_a_column_that_cannot_be_read_can_be_left_out(tmp_path: Path) -> None:
         assert [kind.name for kind in data.columns] == ["x"]
         assert set(data.train[:, 0].tolist()) < set(table["x"].to_pylist())
     assert [kind.name for kind in taken(table, None, {"drop": "tags"}, None)[0].columns] == ["x"]
+    far = pyarrow.table({"t": pyarrow.array([2**62, 0] * 20, pyarrow.timestamp("us")), "x": range(40)})
+    parquet.write_table(far, tmp_path / "far.parquet")
+    refused(lambda: Experiment.read(tmp_path / "far.parquet"), "column 't'", "cannot be read", "data.drop=NAME")
+
+
+def test_text_in_utf_32_is_called_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("a,b\n1,2\n".encode("utf-32"))
+    refused(lambda: read_delimited(tmp_path / "a.csv"), "UTF-32", "save it as UTF-8")
 
 
 @pytest.mark.parametrize(

@@ -334,6 +334,7 @@ def test_a_table_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
     assert [(row["row"], row["column"]) for row in listed] == [(str(i + 1), "size") for i in range(0, 20, 2)]
     assert all(row["draw_3"] in "1234" for row in listed)
     answer = cli("loglik", str(tmp_path / "run"), str(given), "--explain", "--out", str(tmp_path / "odd.csv"))
+    assert "2.3 nats are ten times less likely" in answer.out
     assert answer.code == 0, answer.err
     assert "runs such cells as formulas" in answer.out
     with (tmp_path / "odd.csv").open(newline="") as file:

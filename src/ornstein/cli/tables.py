@@ -88,9 +88,9 @@ def impute(
         filled = fill(opened, rows, n, seed, progress)
     beside = filled.save(path)
     holes = filled.holes
-    count = int(holes.sum())
+    count, among = int(holes.sum()), len(holes)
     out.print(
-        f"{count:,} hole{'s' * (count != 1)} in {int(holes.any(1).sum()):,} of {len(holes):,} rows: "
+        f"{count:,} hole{'s' * (count != 1)} in {int(holes.any(1).sum()):,} of {among:,} row{'s' * (among != 1)}: "
         f"[bold]{named(path)}[/], every draw in [bold]{named(beside)}[/]"
     )
     for note in filled.notes:

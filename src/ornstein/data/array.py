@@ -188,7 +188,8 @@ class Array(Source):
         known = [key for key in VALUE_KEYS if key in candidates]
         chosen = candidates[0] if len(candidates) == 1 else known[0] if len(known) == 1 else None
         if chosen is None:
-            raise InputError(f"{shown(file)} holds {held}; say which with data.key=NAME.")
+            instead = "say which with data.key=NAME" if arrays else "give a file with an array"
+            raise InputError(f"{shown(file)} holds {held}; {instead}.")
         return arrays[chosen], chosen
 
     def _arranged(self, raw: "np.ndarray", name: str) -> tuple[Tensor, Layout]:

@@ -166,7 +166,8 @@ class Known:
         if self.is_tokens:
             return f"a text of up to {self.shape[0]} {self.kind}, {len(self.classes):,} different ones"
         size = "x".join(map(str, self.shape))
-        what = {"number": "a number", "vector": f"{size} numbers", "picture": f"a picture {size}",
+        along = f"{self.shape[0]} numbers at each of {self.shape[1]} steps" if len(self.shape) == 2 else ""
+        what = {"number": "a number", "vector": f"{size} numbers", "picture": along or f"a picture {size}",
                 "sentences": "a text, by a frozen encoder"}[self.kind]  # fmt: skip
         around = f" around {self.shift[0]:.3g} with spread {self.scale[0]:.3g}" if self.kind == "number" else ""
         return what + around

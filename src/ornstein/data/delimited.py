@@ -160,11 +160,13 @@ def read_delimited(
     """
     place = regular(path, noun, "a table, such as a .csv file")
     with _bytes(place) as raw:
-        start = raw.read(2)
+        start = raw.read(4)
         # a .gz may lie about its size: unpacking it to see takes a second, reading it as cells half a minute
         while rows is None and math.isfinite(raw.most) and raw.read(2**20):
             pass
-    encodings = ("utf-16",) if start in (b"\xff\xfe", b"\xfe\xff") else _ENCODINGS
+    if start in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        raise InputError(f"{shown(path)} is text in UTF-32; save it as UTF-8.")
+    encodings = ("utf-16",) if start[:2] in (b"\xff\xfe", b"\xfe\xff") else _ENCODINGS
     for encoding in encodings:
         try:
             with _text(place, encoding) as text:

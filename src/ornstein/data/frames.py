@@ -78,7 +78,16 @@ def words_of(
             columns[column] = Words.of([""] * len(native))
             continue
         series = native[column]
-        columns[column] = Words.of(_worded(nw, series, f"{name}, column {shown(column)!r}", days.get(column)))
+        said = f"{name}, column {shown(column)!r}"
+        try:
+            columns[column] = Words.of(_worded(nw, series, said, days.get(column)))
+        except InputError:
+            raise
+        except (OverflowError, ValueError) as error:  # moments that Python has no dates for, as of the year 10,000
+            why = " ".join(str(error).split())[:100]
+            raise InputError(
+                f"{said} has cells that cannot be read ({why}); leave the column out, by data.drop=NAME."
+            ) from None
         if (kind := _said(nw, series.dtype, columns[column])) is not None:
             kinds[column] = kind
     return columns, kinds

@@ -212,7 +212,9 @@ def as_tensor(raw: "np.ndarray", name: str, missing: bool = False) -> Tensor:
     if raw.dtype.kind not in "buif":
         half = "; split real and imaginary parts into two channels" if raw.dtype.kind == "c" else ""
         raise InputError(f"array {name!r} is of type {raw.dtype}; expected whole or floating-point numbers{half}.")
-    if raw.ndim == 0 or raw.size == 0:
+    if raw.ndim == 0:
+        raise InputError(f"array {name!r} is a single number; give one with an axis of examples.")
+    if raw.size == 0:
         raise InputError(f"array {name!r} is empty (shape {raw.shape}).")
     kind, bytes_each = raw.dtype.kind, raw.dtype.itemsize
     if kind == "b":

@@ -5,12 +5,15 @@ magnitude apart, a channel that uses a hundredth of its range, or an axis of unl
 network then spends its capacity on the wrong scale, which no number in the loss shows; a sentence before training does.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from ornstein.data.layout import Kind
 from ornstein.data.statistics import extremes, moments
 from ornstein.data.transform import Transform
+from ornstein.errors import shown
 
 #: rows, and values in all, that deviations are taken of; extremes are those of all rows
 LOOKED_AT, VALUES = 20_000, 2_000_000
@@ -24,13 +27,14 @@ UNLIKE = 10.0
 FEW = 10
 
 
-def remarks(train: Tensor, transform: Transform, kind: Kind) -> list[str]:
+def remarks(train: Tensor, transform: Transform, kind: Kind, names: Sequence[str] = ()) -> list[str]:
     """Sentences, without a full stop, on values (N, F, ...) that suit this transform badly.
 
     Args:
         train: training part, data units.
         transform: to model space.
         kind: of the data.
+        names: of the F features; () where they have only their numbers.
     """
     wanted = min(LOOKED_AT, max(VALUES // train[0].numel(), 100))
     few = train[:: max(len(train) // wanted, 1)][:wanted]
@@ -38,6 +42,7 @@ def remarks(train: Tensor, transform: Transform, kind: Kind) -> list[str]:
     mean, spread = moments(few, transform)
     found = []
     noun = "feature" if kind == "vector" else "channel"
+    called = [shown(repr(name)) for name in names] or [f"{noun} {number}" for number in range(train.shape[1])]
     if kind == "array" and z.ndim == 3 and z.shape[2] <= 512:
         # of places, whose deviations should be alike; entries that never vary count for nothing
         sides = moments(z.movedim(2, 1))[1]
@@ -54,15 +59,15 @@ def remarks(train: Tensor, transform: Transform, kind: Kind) -> list[str]:
     if transform.levels is None and (far > FAR).any():
         at = int(far.argmax())
         found.append(
-            f"outliers: {noun} {at}{_more(far > FAR)} reaches {far[at]:.0f} deviations from its mean, so one scale "
+            f"outliers: {called[at]}{_more(far > FAR)} reaches {far[at]:.0f} deviations from its mean, so one scale "
             "serves the rest badly; clip such values, or take logarithms or ranks"
         )
     flat = (spread < FLAT) & (spread > 0)
     if flat.any():
         at = int(spread.masked_fill(~flat, float("inf")).argmin())
         found.append(
-            f"{noun} {at}{_more(flat)} has deviation {spread[at]:.2g} in model space, little of its range; rescale it, "
-            "or cut off the few values that stretch the range"
+            f"{called[at]}{_more(flat)} has deviation {spread[at]:.2g} in model space, little of its range; rescale "
+            "it, or cut off the few values that stretch the range"
         )
     if kind == "vector" and train.shape[1] > 1:
         found += _codes(few)

@@ -142,7 +142,9 @@ class Series(Source):
         shared = sum(track.shared for track in tracks)
         meant = f"{shared:,} moment{'s' * (shared != 1)} of several rows: their mean is taken" * bool(shared)
         told = f"told the phase of {' and '.join(line.cycles)}" if line.cycles else ""
-        notes = [*kept, *filter(None, (meant, told, remark)), *notes, *remarks(train, transform, "array")]
+        names = [feature.name for feature in line.features]
+        names = names if names != [str(number) for number in range(len(names))] else []  # as of an array
+        notes = [*kept, *filter(None, (meant, told, remark)), *notes, *remarks(train, transform, "array", names)]
         return Dataset(
             name=name,
             train=train.float(),

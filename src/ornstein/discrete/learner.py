@@ -111,9 +111,9 @@ class MaskedColumns(OfTokens):
     def walk(self, model: Any, rows: int, stepper: Any, steps: int | None, **options: Any) -> Iterator[State[Tensor]]:
         """The walk of `ornstein.discrete.unmask`, at the end of which the model's critic has been heard.
 
-        Args:
-            x: (rows, width), the known tokens; or `x(which, seeds)`, which draws them for the rows `which` of the walk,
-                so that they are drawn anew with the rest. Nobody criticises draws with `allowed`, which fill holes.
+        The option `x` has the known tokens, (rows, width); or it is a function `x(which, seeds)` that draws them for
+        the rows `which` of the walk, so that they are drawn anew with the rest. Draws with the option `allowed`, which
+        fill holes, are not criticised.
         """
         seeds = sample_seeds(rows, *(options.pop(name, None) for name in ("seed", "seeds", "generator")))
         begun, condition = options.pop("x", None), Condition.of(options.pop("condition", None))

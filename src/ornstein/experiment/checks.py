@@ -49,8 +49,8 @@ CURL = 0.25
 
 #: a difference must be this many times its standard error to be told
 SURE = 3.0
-#: a change of the held-out error by less says nothing
-_CHANCE = 0.01
+#: a change of the held-out error by less says nothing; measurements of it that tell how it went
+_CHANCE, TOLD_BY = 0.01, 3
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def error_by_noise(evidence: Evidence) -> Examined | None:
 
 def falling(evidence: Evidence) -> float | None:
     """The fall of the held-out error in the last quarter of training, as a share of its end; None if not recorded."""
-    if len(evidence.checked) < 3:
+    if len(evidence.checked) < TOLD_BY:
         return None
     end, last = evidence.checked[-1]
     before = [(step, value) for step, value in evidence.checked if step <= 0.76 * end]
@@ -227,7 +227,7 @@ def won_late(evidence: Evidence) -> float | None:
 
 def over_fitting(evidence: Evidence) -> Examined | None:
     """Whether the held-out error rose while that on training data went on falling."""
-    if len(evidence.checked) < 3:
+    if len(evidence.checked) < TOLD_BY:
         return None
     last, least = evidence.checked[-1][1], min(value for _, value in evidence.checked)
     held_out, trained = evidence.on_held_out, evidence.on_trained

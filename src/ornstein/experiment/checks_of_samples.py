@@ -40,7 +40,9 @@ def broken_draws(evidence: Evidence) -> Examined | None:
     return Examined(
         "share of samples with a value that is not finite, or beyond three times the largest in the data",
         float(wrong.double().mean()),
-        "some samples are invalid: the model has diverged, or the sampler's steps are too long.",
+        "some samples are invalid: the model has hardly learnt yet or has diverged, or the sampler's steps are too "
+        "long.",
+        "if it was trained for only a few hundred steps, train longer (--resume with more training.steps); if not, "
         "draw in more steps (sampling.steps), or train again with a lower training.lr.",
         most=0.02,
         share=True,
@@ -102,10 +104,12 @@ def _unconverged(measured: str, figure: float, most: float) -> Examined:
 
 def memorised(evidence: Evidence) -> Examined | None:
     """The share of samples nearer to training examples than to as many held-out ones; see the module."""
-    if not evidence.run.learner.draws or not evidence.finite or len(evidence.data.test) < FEWEST:
+    if not evidence.run.learner.draws or len(evidence.data.test) < FEWEST:
         return None
     if evidence.run.types:
-        return _repeated(evidence)
+        return _repeated(evidence)  # where a missing cell is a value like others
+    if not evidence.finite:
+        return None
     measured, (made, train, test) = evidence.ruler.measured, evidence.compared
     size = min(len(train), len(test), 2000)
     dice = evidence.dice()

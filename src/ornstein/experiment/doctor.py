@@ -115,14 +115,20 @@ def examine(evidence: Evidence, stage: Callable[[str], None] | None = None) -> D
             if (found := check(evidence)) is not None:
                 examined[name] = found
     measured = {"samples": evidence.count, "held_out": len(evidence.held_out.x0), "seed": evidence.seed}
-    left_out = ""
+    left_out = []
     if evidence.denoises and evidence.data.missing:
-        left_out = (
+        left_out.append(
             f"{evidence.data.missing:.2%} of the data's cells are missing: what compares with closed forms of complete "
             "data (signal-left, error-by-noise, curl) was not looked at."
         )
+    if (times := len(evidence.checked)) < checks.TOLD_BY:
+        left_out.append(
+            f"The held-out error was measured {('never', 'once', 'twice')[times]} in training, and three times are "
+            "needed to see it fall or rise: under-fitting and over-fitting were not looked at (a smaller "
+            "training.validate_every measures it more often)."
+        )
     learning = "under-fitting" in examined and not examined["under-fitting"].healthy
-    return Diagnosis(examined, data_or_minutes(evidence, learning), measured, left_out)
+    return Diagnosis(examined, data_or_minutes(evidence, learning), measured, " ".join(left_out))
 
 
 def data_or_minutes(evidence: Evidence, learning: bool = False) -> str:
@@ -138,7 +144,7 @@ def data_or_minutes(evidence: Evidence, learning: bool = False) -> str:
     held_out, trained = evidence.on_held_out, evidence.on_trained
     gap = max(0.0, 1 - trained.mean / held_out.mean) if held_out.mean > 0 else 0.0
     noise = 2 * math.hypot(trained.standard_error, held_out.standard_error) / (held_out.mean or 1.0)
-    known = f"(error on held-out data {gap:.0%} above that on training data; it fell by {max(drop, 0):.1%} in the "
+    known = f"(error on training data {gap:.0%} below that on held-out data, which fell by {max(drop, 0):.1%} in the "
     known += "last quarter of training)"
     if gap <= max(noise, 0.02) and drop < 0.01:
         return f"Neither more data nor more minutes would change much {known}; a larger network may."

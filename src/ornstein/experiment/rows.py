@@ -233,7 +233,10 @@ class RowScores:
             f"their known cells, by {cells.ORDERS} orders of the columns",
         ]
         if self.oddness is not None:
-            lines.append("the oddest cells are in")
+            lines.append(
+                "the oddest cells are in (in brackets, by how many nats a cell is more surprising, given the rest of "
+                "its row, than the model expects; 2.3 nats are ten times less likely)"
+            )
         for i in (self.found if self.oddness is None else -self.oddness).argsort()[:5].tolist():
             why = "" if self.unusual is None else f"  {self.unusual[i]}"
             lines.append(f"  row {i + 1:,}  {self.found[i]:.2f}{why}")

@@ -189,9 +189,9 @@ def lines(rows: Mapping[str, Score]) -> list[str]:
     """Scores as plain text, a line each, under a line of headings."""
     cells = [("", "value", "real data", "ratio", "verdict", "on")]
     for name, score in rows.items():
-        floor = f"{score.floor:.3g} ± {score.spread:.1g}"
+        floor = f"{_written(score.floor, 3)} ± {_written(score.spread, 1)}"
         times = "< 0" if score.ratio < 0 else f"{score.ratio:.2f}"
-        cells.append((name, f"{score.value:.3g}", floor, times, score.verdict, score.on))
+        cells.append((name, _written(score.value, 3), floor, times, score.verdict, score.on))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     numeric = (False, True, True, True, False, False)
     return [
@@ -201,6 +201,12 @@ def lines(rows: Mapping[str, Score]) -> list[str]:
         ).rstrip()
         for line in cells
     ]
+
+
+def _written(value: float, digits: int) -> str:
+    """A number to so many digits, up to ten million without an exponent."""
+    short = f"{value:.{digits}g}"
+    return f"{value:,.0f}" if "e+" in short and abs(value) < 1e7 else short
 
 
 def plain(scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
