@@ -78,16 +78,7 @@ def words_of(
             columns[column] = Words.of([""] * len(native))
             continue
         series = native[column]
-        said = f"{name}, column {shown(column)!r}"
-        try:
-            columns[column] = Words.of(_worded(nw, series, said, days.get(column)))
-        except InputError:
-            raise
-        except (OverflowError, ValueError) as error:  # moments that Python has no dates for, as of the year 10,000
-            why = " ".join(str(error).split())[:100]
-            raise InputError(
-                f"{said} has cells that cannot be read ({why}); leave the column out, by data.drop=NAME."
-            ) from None
+        columns[column] = Words.of(_worded(nw, series, f"{name}, column {shown(column)!r}", days.get(column)))
         if (kind := _said(nw, series.dtype, columns[column])) is not None:
             kinds[column] = kind
     return columns, kinds
@@ -108,7 +99,11 @@ def _is_of_days(kind: ColumnType) -> bool:
 
 def _worded(nw: Any, series: Any, name: str, days: bool | None) -> list[str]:
     """The cells of a column as words; `days`: whether it is known as one of dates without times, or of times."""
-    values = series.to_list()
+    try:
+        values = series.to_list()
+    except (OverflowError, ValueError) as error:  # moments that Python has no dates for, as of the year 10,000
+        why = f"has cells that cannot be read ({' '.join(str(error).split())[:100]})"
+        raise InputError(f"{name} {why}; leave the column out, by data.drop=NAME.") from None
     if series.dtype == nw.Datetime and days is not False:
         here = [None if _is_gone(value) else value.replace(tzinfo=None) for value in values]
         if all(value is None or value.time() == time() for value in here):
@@ -368,12 +363,7 @@ def write_parquet(
 def _empty(types: Sequence[ColumnType]) -> Any:
     """A table of pyarrow without rows, with types that suit the columns."""
     arrow, _ = _arrow("a .parquet file")
-    kinds = {
-        "integer": arrow.int64(),
-        "number": arrow.float64(),
-        "date": arrow.timestamp("us"),
-        "day": arrow.date32(),
-    }
+    kinds = {"integer": arrow.int64(), "number": arrow.float64(), "date": arrow.timestamp("us"), "day": arrow.date32()}
     columns = {}
     for kind in types:
         noun = "day" if kind.kind == "date" and _is_of_days(kind) else kind.kind
