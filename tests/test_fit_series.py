@@ -18,7 +18,8 @@ from ornstein.core.condition import Condition
 from ornstein.experiment.folder import read_experiment, read_weights
 from ornstein.experiment.loglik import loglik, read
 from ornstein.experiment.model import Model
-from ornstein.experiment.series import complete, dated, save, timeline
+from ornstein.experiment.series import complete, dated, timeline
+from ornstein.experiment.series_files import save
 from ornstein.experiment.train import train
 from ornstein.likelihood import flow
 
@@ -109,6 +110,25 @@ def test_windows_of_a_frame_have_their_dates_and_names(model: Model) -> None:
     assert set(model.sample(4, seed=0, label="B")["station"]) == {"B"}
     long = model.sample(1, seed=0, length=48)
     assert len(long) == long["when"].nunique() == 48
+
+
+@pytest.mark.parametrize(
+    ("said", "options"), [((), {}), (("--length", 48), {"length": 48}), (("--label", "B"), {"label": "B"})]
+)
+def test_the_command_writes_windows_as_a_frame_has_them(
+    model: Model, cli: Cli, tmp_path: Path, said: tuple[Any, ...], options: dict[str, Any]
+) -> None:
+    answer = cli("sample", model.run.folder, "-n", 5, "--seed", 1, *said, "--out", tmp_path / "windows.csv")
+    assert answer.code == 0, answer.err
+    told = pd.read_csv(tmp_path / "windows.csv", parse_dates=["when"])
+    assert list(told.columns) == ["when", "station", "count", "warmth"]  # as `impute` writes them
+    drawn = model.sample(5, seed=1, **options)
+    assert told["when"].tolist() == drawn["when"].tolist()
+    assert told["station"].tolist() == drawn["station"].tolist()
+    assert np.allclose(told[["count", "warmth"]], drawn[["count", "warmth"]])
+    refused = cli("sample", model.run.folder, "--out", tmp_path / "windows.parquet")
+    assert refused.code == 2
+    assert ".csv (rows with dates)" in refused.err
 
 
 def test_holes_of_a_frame_are_filled_as_those_of_its_file(model: Model, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from ornstein.metrics import related, table_report
 from ornstein.metrics.boosted import NetworkTest, TreeTest, predicts
 from ornstein.metrics.margins import Bins, columns_apart, numbers_apart, shares_apart
 from ornstein.metrics.records import auc, closest_records
-from ornstein.metrics.table import _each
+from ornstein.metrics.table import _each, _targets
 
 NAN = math.nan
 #: a word, a word that follows it, a heavy tail with a spike and holes, a number that follows it, another that nothing
@@ -120,6 +121,25 @@ def threads() -> set[int]:
     """How many threads trees, torch, and MKL inside torch, would take."""
     mkl = re.search(r"mkl_get_max_threads\(\) : (\d+)", torch.__config__.parallel_info())
     return {trees_threads(), torch.get_num_threads(), *([int(mkl[1])] if mkl else [])}
+
+
+def test_nobody_is_asked_for_a_column_that_another_determines() -> None:
+    """A code and its many names determine each other; a date its season; all else may be asked for."""
+    g, n = seeded(5), 4000
+    code = (torch.rand(n, generator=g).square() * 60).floor().double()
+    date = torch.randint(300, (n,), generator=g).double()
+    wage = code / 20 + torch.randn(n, generator=g).double()
+    kind = (wage + torch.randn(n, generator=g) > 1.5).double()
+    rows = torch.stack([code, code * 7 % 61, date, (date / 90).floor(), wage, kind, 1 - kind], 1)
+    words = (True, True, False, True, False, True, True)
+
+    def asked(x: torch.Tensor, words: Sequence[bool]) -> list[int]:
+        return _targets(Bins.of(x, words).association(x), x)
+
+    assert sorted(asked(rows, words)) == [2, 4]
+    assert set(asked(rows[:, [0, 2, 4, 5]], (True, False, False, True))) == {0, 1, 2, 3}
+    kind[0] = math.nan
+    assert asked(torch.stack([kind, 1 - kind], 1), (True, True)) == [1]  # something must be asked
 
 
 def test_honest_draws_match_in_every_row(real: Any) -> None:

@@ -30,7 +30,8 @@ from ornstein.experiment.config import Experiment
 from ornstein.experiment.folder import read_weights
 from ornstein.experiment.guide import with_denoiser
 from ornstein.experiment.run import Run
-from ornstein.experiment.series import _cover, complete, dated, forecast, impute_series, long, of_length, save
+from ornstein.experiment.series import _cover, complete, dated, forecast, impute_series, long, of_length
+from ornstein.experiment.series_files import save
 from ornstein.experiment.train import train
 from ornstein.likelihood import LogLikelihood
 

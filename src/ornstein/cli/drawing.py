@@ -66,7 +66,8 @@ def sample(  # long: half of it says what the options are
         typer.Option(
             "--out",
             "-o",
-            help="A .png picture of all, .npz arrays, a table's .csv; or, without a suffix, a new folder of pictures.",
+            help="A .png picture of all, .npz arrays, .csv rows of a table or series; or, without a suffix, a new "
+            "folder of pictures.",
             show_default="RUN/samples/drawn.png or .csv; for a packaged model, RUN-drawn",
         ),
     ] = None,
@@ -129,7 +130,7 @@ def sample(  # long: half of it says what the options are
 
         ornstein sample runs/prior -n 8 --like 17
 
-        ornstein sample runs/weather -n 16 --length 672 --out month.npz
+        ornstein sample runs/weather -n 16 --length 672 --out months.csv
 
         ornstein sample runs/adult -n 10000 --where "income=>50K, age=30..40" --out rows.csv
 
@@ -151,8 +152,8 @@ def sample(  # long: half of it says what the options are
 
     if path is not None and not (is_table(path) or path.suffix in ("", ".png", ".npz", ".txt")):
         raise InputError(
-            f"out='{shown(path)}' must end in .png (a picture), .npz (arrays), .csv (rows of a table) or .txt (texts), "
-            "or be a folder of pictures to make."
+            f"out='{shown(path)}' must end in .png (a picture), .npz (arrays), .csv (rows of a table or of series) or "
+            ".txt (texts), or be a folder of pictures to make."
         )
     opened = Run.load(run, ema=ema).drawing(precision)
     if augmentation is not None:
@@ -169,13 +170,15 @@ def sample(  # long: half of it says what the options are
     usual = f"{opened.folder.name}-drawn" if ours else str(run / "samples" / "drawn")
     path = path or Path(f"{usual}.{'csv' if table else 'txt' if writes else 'png'}")
     single = are_files(opened.kind, opened.shape)
-    if not (is_table(path) if table else path.suffix in (".png", ".npz", *[".txt"] * writes, *[""] * single)):
+    dates = opened.about["data"].get("series") is not None
+    ends = (".png", ".npz", *[".txt"] * writes, *[".csv"] * dates, *[""] * single)
+    if not (is_table(path) if table else path.suffix in ends):
         raise InputError(
             f"out='{shown(path)}' must end in "
             + (
                 f"{', '.join(TABLES)}: {shown(run)} draws rows."
                 if table
-                else f"{'.txt (texts), ' * writes}.png (a picture) or .npz (arrays)"
+                else f"{'.txt (texts), ' * writes}{'.csv (rows with dates), ' * dates}.png (a picture) or .npz (arrays)"
                 f"{', or be a folder of pictures to make' * single}."
             )
         )
@@ -198,9 +201,10 @@ def sample(  # long: half of it says what the options are
     parts = known_parts(given)
     words = in_turn(text, n) if text else None
     asked = parts or label is not None or words is not None
-    if length is not None:
-        from ornstein.experiment.series import long
+    if length is not None or (path.suffix == ".csv" and dates):
+        from ornstein.experiment.series import long, timeline
 
+        length = timeline(opened).window if length is None else length
         opened, condition = long(opened, n, length, opened.condition(n, label, parts, words) if asked else None)
     else:
         condition = opened.condition(n, label, parts, words) if asked or like is not None else opened.examples(n)
@@ -237,7 +241,11 @@ def sample(  # long: half of it says what the options are
         few = min(n, 36)
         states = opened.trajectory(few, condition=condition[:few], **how)
         frames = [state.x.cpu() for state in states]
-    if path.suffix == ".npz":
+    if path.suffix == ".csv":
+        from ornstein.experiment.series_files import save_windows
+
+        save_windows(opened, drawn, condition, path)
+    elif path.suffix == ".npz":
         opened.save_arrays(drawn, condition, seed, path)
     elif path.suffix == ".txt":
         say_texts(opened.transform.texts(drawn), path)

@@ -43,7 +43,8 @@ def forecast(
         raise InputError(f"out='{shown(path)}' must end in .csv.")
 
     from ornstein.experiment.run import Run
-    from ornstein.experiment.series import complete, save
+    from ornstein.experiment.series import complete
+    from ornstein.experiment.series_files import save
 
     opened = Run.load(run, ema=ema)
     if not after and not before:
@@ -64,7 +65,8 @@ def fill_series(run: "Run", data: Path, n: int, seed: int, path: Path, force: bo
     if path.suffix != ".csv":
         raise InputError(f"out='{shown(path)}' must end in .csv: {shown(run.folder)} was trained on series.")
 
-    from ornstein.experiment.series import complete, save
+    from ornstein.experiment.series import complete
+    from ornstein.experiment.series_files import save
 
     claim(run.folder, [path, path.with_suffix(".npz")], force, inputs=[data])
     with bar("drawing") as progress:

@@ -128,9 +128,9 @@ def memorised(evidence: Evidence) -> Examined | None:
     told = max(0.0, share - 0.5 - SURE * scatter)
     near = max(0.0, 1 - copies.ratio)
     return _copied(
-        f"share of samples nearer to {size:,} training than to {size:,} held-out examples, beyond half and chance "
-        f"(found {share:.1%}; distance to the closest of all training examples {copies.ratio:.2f} of that of "
-        "held-out ones)",
+        f"how many more samples than chance explains are nearer to {size:,} training than to {size:,} held-out "
+        f"examples ({share:.1%} are, where half would be; distance to the closest of all training examples "
+        f"{copies.ratio:.2f} of that of held-out ones)",
         max(told, near - NEAR_COPIES),
     )
 
@@ -143,8 +143,8 @@ def _repeated(evidence: Evidence) -> Examined:
     found = closest_records(rows, data.train, data.test, words, evidence.dice(), most=4000)
     told = max(0.0, found.nearer - 0.5 - SURE * found.nearer_spread)
     return _copied(
-        f"share of rows nearer to {found.rows:,} training than to {found.rows:,} held-out rows, beyond half and chance "
-        f"(found {found.nearer:.1%})",
+        f"how many more rows than chance explains are nearer to {found.rows:,} training than to {found.rows:,} "
+        f"held-out rows ({found.nearer:.1%} are, where half would be)",
         told,
     )
 

@@ -26,7 +26,8 @@ from ornstein.data.timeline import Timeline
 from ornstein.errors import InputError, lookup, shown
 from ornstein.experiment import own
 from ornstein.experiment.arguments import validated
-from ornstein.experiment.series import Completed, as_words
+from ornstein.experiment.series import Completed
+from ornstein.experiment.series_files import as_words
 
 #: what to call them in errors
 _GIVEN = Path("the data")

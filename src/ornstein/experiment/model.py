@@ -21,7 +21,6 @@ from torch import Tensor
 
 from ornstein.core.condition import Condition
 from ornstein.data.array import read_rows as rows_at
-from ornstein.data.condition import LABEL
 from ornstein.data.frames import fill_frame, is_frame, to_frame
 from ornstein.data.reading import as_tensor
 from ornstein.data.series import CALENDAR
@@ -42,7 +41,8 @@ from ornstein.experiment.pictures import as_pictures
 from ornstein.experiment.restore import inpaint
 from ornstein.experiment.rows import fill, is_table, read_rows, scored
 from ornstein.experiment.run import Run
-from ornstein.experiment.series import Completed, as_words, complete, dated, long, starts, timeline
+from ornstein.experiment.series import Completed, complete, dated, long, starts, timeline
+from ornstein.experiment.series_files import as_words, named
 from ornstein.experiment.texts import bits, draws_tokens, examples
 from ornstein.experiment.where import Where
 
@@ -232,10 +232,8 @@ class Model:
         else:
             run, given = long(run, n, length, given)
         values = line.kept(run.sample(n, condition=given, **options))
-        labels = given.parts.get(LABEL)
-        names = [""] * n if labels is None else [run.classes[i] for i in labels.tolist()]
         like = np.empty((0,) * 3, np.float32) if self.like is None else self.like
-        return steps_given(line, like, list(zip(names, starts(line, n), values, strict=True)))
+        return steps_given(line, like, list(zip(named(run, given, n), starts(line, n), values, strict=True)))
 
     def _completed(self, X: Any, **options: Any) -> list[Completed]:
         """The caller's series with their holes filled, or what comes after or before."""

@@ -8,16 +8,13 @@ A model that was trained to fill (`learner: filling`) draws from p(hidden given 
 step. Any other is guided, which is slower and less exact (`ornstein.experiment.restore`).
 """
 
-import csv
 import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,11 +31,8 @@ from ornstein.experiment.arguments import construct
 from ornstein.experiment.guide import with_denoiser
 from ornstein.experiment.restore import inpaint
 from ornstein.experiment.run import Run
-from ornstein.files import replacing_all
 from ornstein.nets import NETS, UNet
 
-#: what heads the places of series without dates
-_STEP = "step"
 #: draws whose range covers 90 % where they are honest: of 19 and the truth each is as likely to be outermost
 DRAWS = 19
 
@@ -256,71 +250,6 @@ def complete(
     if after or before:
         return [forecast(run, track, after, before, **options) for track in tracks]
     return [impute_series(run, track, **options) for track in tracks]
-
-
-def save(run: Run, found: Sequence[Completed], path: Path) -> None:
-    """Write series as a table: date, name, and of each feature the centre with NAME_low and NAME_high beside it.
-
-    Known values are written as the file spells them, with equal bounds. Columns of the file that are no features are
-    carried along, empty at steps that the file does not have. Every draw goes into an .npz beside it: draws
-    (draws, rows, features), in the order of the table's rows.
-
-    Raises:
-        InputError: the files cannot be written.
-    """
-    line = timeline(run)
-    heads, columns = _table(line, found, 3)
-    with replacing_all(path, path.with_suffix(".npz")) as (table, arrays):
-        with table.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(heads)
-            writer.writerows(zip(*columns, strict=True))
-        with arrays.open("wb") as file:
-            draws = torch.cat([one.draws[:, one.track.listed] for one in found], 1).numpy()
-            names = np.array([feature.name for feature in line.features])
-            np.savez_compressed(file, allow_pickle=False, draws=draws, features=names)
-
-
-def as_words(line: Timeline, found: Sequence[Completed]) -> dict[str, list[str]]:
-    """Series as their file has them, column -> words: what `save` writes without the bounds."""
-    first = 0 if line.time else 1  # places are no column of the file
-    return dict(zip(*(part[first:] for part in _table(line, found, 1)), strict=True))
-
-
-def _table(line: Timeline, found: Sequence[Completed], each: int) -> tuple[list[str], list[list[str]]]:
-    """Series as a table, one below the other: its header and its columns; see `_columns`."""
-    names = [feature.name for feature in line.features]
-    heads = [line.time.name if line.time else _STEP, *([line.by.name] if line.by else [])]
-    heads += [f"{name}{end}" for name in names for end in ("", "_low", "_high")[:each]]
-    beside = [name for name in found[0].track.words if name not in heads]
-    parts = [_columns(line, one, beside, each) for one in found]
-    return [*heads, *beside], [list(itertools.chain(*cells)) for cells in zip(*parts, strict=True)]
-
-
-def _columns(line: Timeline, one: Completed, beside: Sequence[str], each: int) -> list[list[str]]:
-    """The cells of a series as a table, column by column: what the file said is said as it was.
-
-    Args:
-        beside: columns of the file that are carried along.
-        each: columns of a feature: its centre, and the bounds if there are to be three.
-    """
-    track, count = one.track, len(one.centre)
-    when = line.said(track.first, count)
-    columns = [_as_said(when, track.spelled(line.time.name) if line.time else [None] * count)]
-    if line.by:
-        columns.append(_as_said([track.name] * count, track.spelled(line.by.name)))
-    parts = (one.centre, *one.interval)[:each]
-    for k, feature in enumerate(line.features):
-        known = (~track.values[:, k].isnan()).tolist()
-        said = [word if there else None for word, there in zip(track.spelled(feature.name), known, strict=True)]
-        columns += [_as_said(feature.render(part[:, k].numpy()), said) for part in parts]
-    columns += [[word or "" for word in track.spelled(name)] for name in beside]
-    listed = track.listed.tolist()
-    return [list(itertools.compress(cells, listed)) for cells in columns]
-
-
-def _as_said(rendered: Sequence[str], said: Sequence[str | None]) -> list[str]:
-    return [word if word is not None else own for own, word in zip(rendered, said, strict=True)]
 
 
 def _cover(holes: Tensor, window: int) -> list[tuple[int, Tensor]]:

@@ -30,6 +30,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, final
 
 import torch
@@ -45,6 +46,10 @@ from ornstein.metrics.records import Records, closest_records
 
 #: columns that are predicted where none is named: the last one, and those most related to another
 TARGETS = 4
+#: share of rows whose value of a column another row has, from which on it can be seen to determine others
+_REPEATED = 0.1
+#: rows that are looked at for it
+_LOOKED_AT = 10_000
 #: subsets of real rows that a judge which learns is tried on, for its floor
 JUDGED, TAUGHT = 5, 5
 #: trees of a judge
@@ -223,7 +228,7 @@ def table_report(
         pairs = dict(zip(keys, of_pairs, strict=False))
         both = [bins.association(part)[i, j].tolist() for part in sets[:2]]
         association = dict(zip(keys, zip(*both, strict=True), strict=True))
-        chosen = _targets(bins.association(sets[1])) if targets is None else [kept.index(t) for t in targets]
+        chosen = _targets(bins.association(sets[1]), sets[1]) if targets is None else [kept.index(t) for t in targets]
         for target in chosen:
             tell(f"predict {called[target]}")
             rows[f"predict {called[target]}"] = _taught(sets, target, told, generator, most)
@@ -266,13 +271,33 @@ def _each(
     return scores
 
 
-def _targets(association: Tensor) -> list[int]:
-    """The last column, and those that another column tells most of, short of all."""
-    last = len(association) - 1
-    strength = association.clone().fill_diagonal_(0)
-    strength[strength > 0.999] = 0  # one that determines the other: nothing to learn
-    order = strength.amax(1).argsort(descending=True, stable=True).tolist()
-    return [last, *(i for i in order if i != last)][:TARGETS]
+def _targets(association: Tensor, train: Tensor) -> list[int]:
+    """The last column, and those that another column tells most of, short of all: there is nothing to learn of those.
+
+    Args:
+        association: (d, d) of the columns of `train`, (N, d).
+    """
+    last, rows = len(association) - 1, train[:_LOOKED_AT].nan_to_num(nan=math.inf)
+    codes = [column.unique(return_inverse=True)[1] for column in rows.T]
+    order = association.clone().fill_diagonal_(0).amax(1).argsort(descending=True, stable=True).tolist()
+    free = (i for i in [last, *(i for i in order if i != last)] if not _is_determined(i, codes))
+    return list(islice(free, TARGETS)) or [last]
+
+
+def _is_determined(column: int, codes: Sequence[Tensor]) -> bool:
+    """Whether another column, of which many values repeat, has the same value of this one wherever it repeats.
+
+    Args:
+        codes: (N,) of each column, its values numbered from 0.
+    """
+    mine, classes = codes[column], int(codes[column].max()) + 1
+    for i, other in enumerate(codes):
+        different = int(other.max()) + 1
+        if i == column or len(other) - different < _REPEATED * len(other):
+            continue
+        if len((other * classes + mine).unique()) == different:
+            return True
+    return False
 
 
 def _taught(
