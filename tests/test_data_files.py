@@ -479,7 +479,7 @@ def bad_arrays() -> dict[str, tuple[dict[str, Any], dict[str, Any], str]]:
         "infinite": ({"values": holed}, {}, r"has 1 values that are infinite, first at \(7, 0\)"),
         "one sample": ({"values": x[:1]}, {}, "1 example; at least 3"),
         "empty": ({"values": x[:0]}, {}, "is empty"),
-        "a number": ({"values": np.float32(3)}, {}, "is empty"),
+        "a number": ({"values": np.float32(3)}, {}, "is a single number"),
         "complex": ({"values": x + 1j}, {}, "of type complex128"),
         "text": ({"values": np.array(["a", "b", "c"])}, {}, "of type <U1"),
         "objects": ({"values": np.array([{}, [], 3], dtype=object)}, {}, "Python objects"),
