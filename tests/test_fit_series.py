@@ -175,7 +175,7 @@ def test_moments_that_a_frame_skips_become_rows_as_those_of_its_file_do(
     assert again.reset_index(drop=True)[["count", "warmth"]].equals(rows[["count", "warmth"]])
 
 
-def test_data_of_working_days_or_opening_hours_keep_their_own_rows(tmp_path: Path) -> None:
+def test_data_of_working_days_or_opening_hours_keep_their_own_rows(cli: Cli, tmp_path: Path) -> None:
     dice = np.random.default_rng(0)
     days = pd.bdate_range("2021-03-01", periods=300)
     prices = pd.DataFrame({"day": days, "price": dice.normal(100, 3, 300).round(2)})
@@ -193,11 +193,28 @@ def test_data_of_working_days_or_opening_hours_keep_their_own_rows(tmp_path: Pat
         save(model.run, found, tmp_path / "filled.csv")
         assert len((tmp_path / "filled.csv").read_text().splitlines()) == 1 + len(given)
         assert np.load(tmp_path / "filled.npz")["draws"].shape == (3, len(given), 1)
+    for before, wanted in (
+        (False, pd.bdate_range(days[-1], periods=8)[1:]),
+        (True, pd.bdate_range(end=days[0], periods=8)[:-1]),
+    ):
+        for given in (prices, prices[:2] if before else prices[-2:]):  # few rows do not say which days there are
+            assert list(model.forecast(given, 7, before=before, draws=2)["day"]) == list(wanted)
+        how: dict[str, Any] = {"before" if before else "after": 7}
+        save(model.run, complete(model.run, prices, **how, draws=2), tmp_path / "next.csv")
+        assert list(pd.read_csv(tmp_path / "next.csv", parse_dates=["day"])["day"]) == list(wanted)
+        assert np.load(tmp_path / "next.npz")["draws"].shape == (2, 7, 1)
+    assert (model.sample(3, seed=0)["day"].dt.day_of_week < 5).all()
+    assert cli("sample", model.run.folder, "-n", 3, "--out", tmp_path / "drawn.csv").code == 0
+    assert (pd.read_csv(tmp_path / "drawn.csv", parse_dates=["day"])["day"].dt.day_of_week < 5).all()
     whole = pd.DataFrame({"day": pd.date_range("2021-03-01", periods=300), "price": prices["price"]})
     assert len(ornstein.fit(whole, **SMALL).impute(whole.drop(index=30), 3)) == 300  # here it is a gap
     when = pd.date_range("2021-03-01", periods=24 * 30, freq="h")
     visits = pd.DataFrame({"when": when, "visits": dice.poisson(9, len(when))})[when.hour.isin(range(8, 18))]
-    assert len(ornstein.fit(visits, **SMALL).impute(visits[visits["when"].dt.day != 5], 3)) == 290
+    model = ornstein.fit(visits, **SMALL)
+    assert len(model.impute(visits[visits["when"].dt.day != 5], 3)) == 290
+    nexts = model.forecast(visits, 12, draws=2)["when"]
+    assert list(nexts.dt.hour) == [*range(8, 18), 8, 9]
+    assert set(nexts.dt.day) == {31, 1}
 
 
 def test_a_forecast_of_a_frame_goes_on_from_each_of_its_series(model: Model, path: Path) -> None:

@@ -53,7 +53,7 @@ def forecast(
     with bar("drawing") as progress:
         found = complete(opened, given, after, before, draws=n, seed=seed, progress=progress)
     save(opened, found, path)
-    steps = len(found[0].centre)
+    steps = int(found[0].track.listed.sum())
     out.print(
         f"{n} draws of {steps} steps of {len(found)} series: [bold]{named(path)}[/], "
         f"[bold]{named(path.with_suffix('.npz'))}[/]"

@@ -68,6 +68,11 @@ _SHIFTS = (0, *(sign * hours for hours in range(1, 15) for sign in (-1, 1)))
 _GONE = -1e300
 
 
+def step_of_day(seconds: Tensor, step: float) -> Tensor:
+    """Which step of its day each moment lies in, from midnight on."""
+    return ((seconds % DAY) / step).floor()
+
+
 def component(name: str, seconds: Tensor) -> Tensor:
     """A part of the calendar, by its name: hour, minute, weekday (0 is Monday), month, year, day, date; or a start of
     one, in seconds; or "value", the seconds themselves."""

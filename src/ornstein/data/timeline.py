@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ornstein.data import notation
-from ornstein.data.calendar import DAY
+from ornstein.data.calendar import DAY, component, step_of_day
 from ornstein.data.schema import ColumnType
 from ornstein.errors import InputError
 
@@ -40,8 +40,9 @@ class Timeline:
         least, most: for each feature, the bound that it never passed, or None for none.
         lacking: for each feature, the share of the moments that have others but not it; () if unknown.
         correlation: of each feature with itself 0, 1, 2, ... steps later (`ornstein.core.nearest`); () if unknown.
-        idle: whether whole weekdays or hours of the day never occur, as in data of working days or opening hours; then
-            a moment without a row is no gap that wants a row.
+        days: weekdays that occur, 0 for Monday; () if all do. In data of working days or opening hours a moment without
+            a row is no gap that wants a row, and what comes next is the next working day.
+        hours: steps of the day that occur, counted from midnight; () if all do.
     """
 
     features: tuple[ColumnType, ...]
@@ -56,7 +57,13 @@ class Timeline:
     most: tuple[float | None, ...] = field(default=(), compare=False)
     lacking: tuple[float, ...] = field(default=(), compare=False)
     correlation: tuple[tuple[float, ...], ...] = field(default=(), compare=False)
-    idle: bool = field(default=False, compare=False)
+    days: tuple[int, ...] = field(default=(), compare=False)
+    hours: tuple[int, ...] = field(default=(), compare=False)
+
+    @property
+    def idle(self) -> bool:
+        """Whether whole weekdays or hours of the day never occur."""
+        return bool(self.days or self.hours)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -67,7 +74,7 @@ class Timeline:
             **{name: getattr(self, name) for name in ("step", "months", "origin", "window")},
             **{name: list(getattr(self, name)) for name in ("cycles", "least", "most", "lacking")},
             "correlation": [list(one) for one in self.correlation],
-            **({"idle": True} if self.idle else {}),
+            **{name: list(found) for name in ("days", "hours") if (found := getattr(self, name))},
         }
 
     @staticmethod
@@ -79,7 +86,7 @@ class Timeline:
             said |= {name: tuple(found[name]) for name in ("cycles", "least", "most")}
             said["lacking"] = tuple(found.get("lacking", ()))  # runs of earlier versions know neither
             said["correlation"] = tuple(map(tuple, found.get("correlation", ())))
-            said["idle"] = bool(found.get("idle", False))
+            said |= {name: tuple(found.get(name, ())) for name in ("days", "hours")}
             return Timeline(tuple(map(ColumnType.from_dict, found["features"])), **said)
         except (KeyError, TypeError, AttributeError):
             raise InputError("run.yaml describes no series; it was changed.") from None
@@ -119,6 +126,16 @@ class Timeline:
         if self.time is None:
             return [str(first + k) for k in range(count)]
         return list(self.time.render(self.seconds(first, count).numpy()))
+
+    def occur(self, first: int, count: int) -> Tensor:
+        """(count,) bool: which places of the grid lie on weekdays, and at steps of the day, that occur in the data."""
+        seconds = self.seconds(first, count)
+        on = torch.ones(count, dtype=torch.bool)
+        if self.days:
+            on &= torch.isin(component("weekday", seconds), torch.tensor(self.days).double())
+        if self.hours:
+            on &= torch.isin(step_of_day(seconds, self.step), torch.tensor(self.hours).double())
+        return on
 
     def calendar(self, first: int, count: int) -> Tensor:
         """The phases of the cycles at `count` places, (2 cycles, count) float32: cosines and sines."""

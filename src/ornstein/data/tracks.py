@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 from torch import Tensor
 
-from ornstein.data.calendar import DAY, component
+from ornstein.data.calendar import DAY, component, step_of_day
 from ornstein.data.frames import is_frame, words_of
 from ornstein.data.kinds import Words, find_types
 from ornstein.data.reading import as_tensor, read_arrays
@@ -144,8 +144,8 @@ def found(
     rows = carrier(columns, [kind for kind in (*line.features, line.time, line.by) if kind is not None])
     if line.time is not None:
         step, months, origin = _grid(rows, len(features), line.by is not None)
-        idle = _is_idle(rows[:, len(features)], step)
-        line = Timeline(line.features, line.time, line.by, step, months, origin, idle=idle)
+        days, hours = _occurring(rows[:, len(features)], step)
+        line = Timeline(line.features, line.time, line.by, step, months, origin, days=days, hours=hours)
     left = [kind.name for kind in kinds if kind not in features and kind.name not in (when, which)]
     note = [f"left out: {', '.join(map(shown, left[:8]))}{', ...' * (len(left) > 8)}"] if left else []
     return line, laid(line, rows, called(data, "data.path")), note
@@ -165,7 +165,7 @@ def laid(line: Timeline, rows: Tensor, noun: str) -> list[Track]:
     place, idle = torch.arange(len(rows), dtype=torch.float64), line.idle
     if line.time is not None:
         place = _places(line, rest[:, 0], noun)
-        idle = idle or _is_idle(rest[:, 0], line.step)
+        idle = idle or any(_occurring(rest[:, 0], line.step))
     found = []
     for code in names.unique().tolist():
         mine = names == code
@@ -190,15 +190,17 @@ def laid(line: Timeline, rows: Tensor, noun: str) -> list[Track]:
     return found
 
 
-def _is_idle(seconds: Tensor, step: float) -> bool:
-    """Whether no moment (N,) of several weeks lies on some weekday, or of several days at some step of the day."""
+def _occurring(seconds: Tensor, step: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The weekdays that occur in several weeks, and the steps of the day in several days; () if all do or might."""
     seconds = seconds[~seconds.isnan()]
     if not 0 < step <= DAY or not len(seconds):
-        return False
+        return (), ()
     days, steps = component("weekday", seconds).unique(), round(DAY / step)
     span = float(seconds.max() - seconds.min())
-    hours = ((seconds % DAY) / step).floor().unique()
-    return (span > 20 * DAY and len(days) < 7) or (span > 6 * DAY and steps * step == DAY and len(hours) < steps)
+    hours = step_of_day(seconds, step).unique()
+    some_days = span > 20 * DAY and len(days) < 7
+    some_hours = span > 6 * DAY and steps * step == DAY and len(hours) < steps
+    return tuple(map(int, days.tolist())) * some_days, tuple(map(int, hours.tolist())) * some_hours
 
 
 def _places(line: Timeline, seconds: Tensor, noun: str) -> Tensor:

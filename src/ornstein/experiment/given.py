@@ -220,13 +220,16 @@ def typed(values: Tensor, like: Any) -> Any:
     return found.astype(like.dtype)
 
 
-def steps_given(line: Timeline, like: Any, parts: Sequence[tuple[str, int, Tensor]]) -> Any:
+def steps_given(
+    line: Timeline, like: Any, parts: Sequence[tuple[str, int, Tensor]], listed: Sequence[Tensor] = ()
+) -> Any:
     """Steps of series in a type of data.
 
     Args:
         like: a frame, which has the dates and the names too, one part below the other; an array or a tensor, (N, T, F),
             without the last axis if `like` has one axis alone.
         parts: the name of a series, the place on the grid of the first step, and the values (T, F).
+        listed: of each part the steps, (T,) bool, that a frame has rows for; () for all.
     """
     if not is_frame(like):
         values = typed(torch.stack([values for _, _, values in parts]), like)
@@ -238,7 +241,8 @@ def steps_given(line: Timeline, like: Any, parts: Sequence[tuple[str, int, Tenso
             known = name in line.by.levels
             beside.append(torch.full((len(values),), float(line.by.levels.index(name)) if known else math.nan))
         rows.append(torch.cat([values.double(), *(one.double()[:, None] for one in beside)], 1))
-    return to_frame(like, [*types, *filter(None, (line.time, line.by))], torch.cat(rows))
+    every = torch.cat(rows)[torch.cat(list(listed)) if listed else slice(None)]
+    return to_frame(like, [*types, *filter(None, (line.time, line.by))], every)
 
 
 def holes_given(line: Timeline, X: Any, found: Sequence[Completed]) -> Any:

@@ -160,7 +160,8 @@ class Model:
         if isinstance(X, Path):
             return as_words(line, found)
         like = X if is_frame(X) else array_of(X)[1]
-        values = steps_given(line, like, [(one.track.name, one.track.first, one.centre) for one in found])
+        parts = [(one.track.name, one.track.first, one.centre) for one in found]
+        values = steps_given(line, like, parts, [one.track.listed for one in found])
         return values if is_frame(X) or like.ndim == 3 else values[0]
 
     def score_samples(self, X: Any, *, seed: int = 0) -> np.ndarray:
@@ -233,7 +234,8 @@ class Model:
             run, given = long(run, n, length, given)
         values = line.kept(run.sample(n, condition=given, **options))
         like = np.empty((0,) * 3, np.float32) if self.like is None else self.like
-        return steps_given(line, like, list(zip(named(run, given, n), starts(line, n), values, strict=True)))
+        parts = list(zip(named(run, given, n), starts(line, n), values, strict=True))
+        return steps_given(line, like, parts, [line.occur(first, len(one)) for _, first, one in parts if line.idle])
 
     def _completed(self, X: Any, **options: Any) -> list[Completed]:
         """The caller's series with their holes filled, or what comes after or before."""

@@ -199,7 +199,7 @@ def forecast(run: Run, track: Track, after: int = 0, before: int = 0, **options:
     The known steps are used as far as a window reaches; holes in them are drawn too.
 
     Args:
-        after, before: how many steps; one of the two.
+        after, before: how many steps; one of the two. Of data of working days or opening hours only such moments count.
         **options: see `impute_series`.
 
     Returns:
@@ -217,7 +217,8 @@ def forecast(run: Run, track: Track, after: int = 0, before: int = 0, **options:
         )
     line, count = timeline(run), len(track.values)
     said = f"steps={after}" if after else f"before={before}"
-    line.must_date(track.first + count if after else track.first - before, after or before, said)
+    on = _until(line, track.first + count, after, said) if after else _until(line, track.first, -before, said)
+    after, before = len(on) * bool(after), len(on) * bool(before)
     window = line.window
     near = track.values[-window:] if after else track.values[:window]
     longer = torch.nn.functional.pad(near, (0, 0, before, after), value=math.nan)
@@ -225,7 +226,26 @@ def forecast(run: Run, track: Track, after: int = 0, before: int = 0, **options:
     found = impute_series(run, Track(track.name, first, longer), **options)
     new = slice(len(near), None) if after else slice(0, before)
     place = track.first + count if after else first
-    return Completed(Track(track.name, place, longer[new]), found.draws[:, new])
+    rows = torch.where(on, 0, -1) if line.idle else None  # a table has those alone
+    return Completed(Track(track.name, place, longer[new], rows, line.idle), found.draws[:, new])
+
+
+def _until(line: Timeline, place: int, count: int, said: str) -> Tensor:
+    """(T,) bool: which of the steps from `place` on occur in the data, `count` of them; before it, if `count` < 0.
+
+    Args:
+        said: by which words they were asked for.
+    """
+    wanted = wide = abs(count)
+    while True:
+        first = place if count > 0 else place - wide
+        line.must_date(first, wide, said)
+        on = line.occur(first, wide) if line.idle else torch.ones(wide, dtype=torch.bool)
+        order = on if count > 0 else on.flip(0)
+        if int(on.sum()) >= wanted:
+            needed = int(order.nonzero()[wanted - 1]) + 1
+            return on[:needed] if count > 0 else on[-needed:]
+        wide *= 2
 
 
 def complete(

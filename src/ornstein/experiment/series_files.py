@@ -58,11 +58,18 @@ def save_windows(run: Run, drawn: Tensor, condition: Condition, path: Path) -> N
     line = timeline(run)
     values = line.kept(run.transform.inverse(drawn.double().cpu()).transpose(1, 2))
     found = [
-        Completed(Track(name, first, torch.full_like(one, math.nan)), one[None])
+        Completed(
+            Track(name, first, torch.full_like(one, math.nan), _rows(line, first, len(one)), line.idle), one[None]
+        )
         for name, first, one in zip(named(run, condition, len(values)), starts(line, len(values)), values, strict=True)
     ]
     with replacing(path) as part:
         _write(part, *_table(line, found, 1))
+
+
+def _rows(line: Timeline, first: int, count: int) -> Tensor | None:
+    """Which of the steps a table has, as the rows of a `Track`; None for all."""
+    return torch.where(line.occur(first, count), 0, -1) if line.idle else None
 
 
 def named(run: Run, condition: Condition, n: int) -> list[str]:
