@@ -105,6 +105,23 @@ def test_the_features_and_the_calendar_are_called_what_people_call_them(tmp_path
     assert "outliers: channel 0 reaches" in Series(str(tmp_path / "a.npy")).load().describe()
 
 
+def test_errors_of_arithmetic_are_no_decimals(tmp_path: Path) -> None:
+    """Knots as miles an hour have five decimals, though many are written with sixteen digits; thirds have no end."""
+    knots = np.random.default_rng(0).integers(0, 40, 1200)
+    rows = [f"2021-{1 + i // 672:02d}-{1 + i // 24 % 28:02d} {i % 24:02d}:00" for i in range(1200)]
+    winds = [k * 1.15078 for k in knots.tolist()]
+    assert any(len(repr(wind)) > 15 for wind in winds)
+    lines = [f"{when},{wind!r},{wind / 3!r}" for when, wind in zip(rows, winds, strict=True)]
+    (tmp_path / "a.csv").write_text("\n".join(["when,wind,third", *lines]) + "\n")
+    _, line = facts(tmp_path / "a.csv")
+    assert [feature.decimals for feature in line.features] == [5, None]
+    drawn = line.kept(torch.tensor([[12.345678912, 1 / 3]], dtype=torch.float64))
+    assert line.features[0].render(drawn[:, 0].numpy()) == ["12.34568"]
+    assert float(drawn[0, 1]) == 1 / 3
+    np.save(tmp_path / "a.npy", np.array(winds)[:, None])
+    assert facts(tmp_path / "a.npy")[1].features[0].decimals is None  # which nobody has written
+
+
 def test_two_rows_at_one_moment_become_their_mean(tmp_path: Path) -> None:
     file = written(tmp_path / "x.csv", names=("A",))
     lines = file.read_text().splitlines()

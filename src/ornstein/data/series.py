@@ -15,7 +15,7 @@ which the training part holds at least two; and the series' name, if a column gi
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -29,6 +29,7 @@ from ornstein.data.dataset import Dataset, Source
 from ornstein.data.layout import Layout
 from ornstein.data.reading import absolute
 from ornstein.data.remarks import remarks
+from ornstein.data.schema import ColumnType
 from ornstein.data.statistics import extremes, standardise
 from ornstein.data.timeline import CYCLES, Timeline
 from ornstein.data.tracks import Track, found, read
@@ -138,6 +139,8 @@ class Series(Source):
             line = dataclasses.replace(
                 line, **_ends(moments), lacking=_lacking(moments), correlation=_correlation(transform.forward(train))
             )
+            if tracks[0].rows is not None:  # of a table, where people write numbers
+                line = dataclasses.replace(line, features=_with_decimals(line.features, moments))
         kept = (f"{len(tracks)} series of up to {longest:,} steps", f"windows of {window} every {stride}")
         shared = sum(track.shared for track in tracks)
         meant = f"{shared:,} moment{'s' * (shared != 1)} of several rows: their mean is taken" * bool(shared)
@@ -225,6 +228,22 @@ def _lacking(moments: Tensor) -> tuple[float, ...]:
 def _correlation(z: Tensor) -> tuple[tuple[float, ...], ...]:
     """Of windows in model space, to four digits."""
     return tuple(tuple(round(rho, 4) for rho in one) for one in correlation(z).tolist())
+
+
+def _with_decimals(features: Sequence[ColumnType], moments: Tensor) -> tuple[ColumnType, ...]:
+    """The features with the fewest decimals, up to 9, that tell the moments (T, F) but for errors of arithmetic.
+
+    In a file with 12.658579999999999 beside 8.05546, five are meant, and draws get as many.
+    """
+    found = []
+    for feature, values in zip(features, moments.T, strict=True):
+        if feature.kind == "number" and feature.decimals is None:
+            seen = values[~values.isnan()]
+            off = ((seen * 10.0**places).round() / 10.0**places - seen for places in range(10))
+            enough = (k for k, by in enumerate(off) if bool((by.abs() <= 1e-12 * seen.abs()).all()))
+            feature = dataclasses.replace(feature, decimals=next(enough, None))
+        found.append(feature)
+    return tuple(found)
 
 
 def _ends(moments: Tensor) -> dict[str, Any]:
