@@ -131,6 +131,18 @@ def test_the_command_writes_windows_as_a_frame_has_them(
     assert ".csv (rows with dates)" in refused.err
 
 
+def test_windows_of_a_path_are_the_columns_of_its_table(by_path: Model, cli: Cli, tmp_path: Path) -> None:
+    said = by_path.sample(5, seed=1, length=48)
+    answer = cli("sample", by_path.run.folder, "-n", 5, "--seed", 1, "--length", 48, "--out", tmp_path / "drawn.csv")
+    assert answer.code == 0, answer.err
+    with (tmp_path / "drawn.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(said) == ["when", "station", "count", "warmth"]
+    assert {name: [row[name] for row in rows] for name in said} == said
+    with pytest.raises(InputError, match="calendar"):
+        by_path.sample(5, condition=Condition({"calendar": torch.zeros(5, 4, 8)}))
+
+
 def test_holes_of_a_frame_are_filled_as_those_of_its_file(model: Model, tmp_path: Path) -> None:
     given = stations(60).assign(note="kept")
     given.loc[20:25, "warmth"] = np.nan

@@ -42,7 +42,7 @@ from ornstein.experiment.restore import inpaint
 from ornstein.experiment.rows import fill, is_table, read_rows, scored
 from ornstein.experiment.run import Run
 from ornstein.experiment.series import Completed, complete, dated, long, starts, timeline
-from ornstein.experiment.series_files import as_words, named
+from ornstein.experiment.series_files import as_words, named, windows
 from ornstein.experiment.texts import bits, draws_tokens, examples
 from ornstein.experiment.where import Where
 
@@ -74,8 +74,9 @@ class Model:
                 series length, the steps of time.
 
         Returns:
-            Of series n windows, an array (n, length, features), or (n, length) if the series was (time,); or a frame
-            with one window below the other, which begin at moments spread evenly over a year. Of a text n texts.
+            Of series n windows, an array (n, length, features), or (n, length) if the series was (time,); of a table,
+            a frame or a dict of columns of words with one window below the other, which begin at moments spread evenly
+            over a year. Of a text n texts.
 
         Raises:
             InputError: anything that does not fit.
@@ -223,9 +224,10 @@ class Model:
         run.must_hold(n)
         asked = label is not None or condition is not None
         given = run.condition(n, label, condition) if asked else Condition.of(run.every_class(n))
-        if CALENDAR in given.parts and is_frame(self.like):
+        table = self.like is None and is_table(str(run.experiment.data.get("path", "")))
+        if CALENDAR in given.parts and (is_frame(self.like) or table):
             raise InputError(
-                f"condition={CALENDAR!r} says no dates, which a frame has beside its values; draw values alone by "
+                f"condition={CALENDAR!r} says no dates, which a table has beside its values; draw values alone by "
                 f"model.run.sample(n, condition=...), or leave {CALENDAR!r} out."
             )
         if length is None:
@@ -233,6 +235,8 @@ class Model:
         else:
             run, given = long(run, n, length, given)
         values = line.kept(run.sample(n, condition=given, **options))
+        if table:
+            return as_words(line, windows(line, named(run, given, n), values))
         like = np.empty((0,) * 3, np.float32) if self.like is None else self.like
         parts = list(zip(named(run, given, n), starts(line, n), values, strict=True))
         return steps_given(line, like, parts, [line.occur(first, len(one)) for _, first, one in parts if line.idle])

@@ -57,14 +57,18 @@ def save_windows(run: Run, drawn: Tensor, condition: Condition, path: Path) -> N
     """
     line = timeline(run)
     values = line.kept(run.transform.inverse(drawn.double().cpu()).transpose(1, 2))
-    found = [
+    with replacing(path) as part:
+        _write(part, *_table(line, windows(line, named(run, condition, len(values)), values), 1))
+
+
+def windows(line: Timeline, names: Sequence[str], values: Tensor) -> list[Completed]:
+    """Drawn windows (N, T, F), in data units, with the names of their series, at moments spread evenly over a year."""
+    return [
         Completed(
             Track(name, first, torch.full_like(one, math.nan), _rows(line, first, len(one)), line.idle), one[None]
         )
-        for name, first, one in zip(named(run, condition, len(values)), starts(line, len(values)), values, strict=True)
+        for name, first, one in zip(names, starts(line, len(values)), values, strict=True)
     ]
-    with replacing(path) as part:
-        _write(part, *_table(line, found, 1))
 
 
 def _rows(line: Timeline, first: int, count: int) -> Tensor | None:
