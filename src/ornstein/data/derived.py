@@ -145,13 +145,16 @@ def determined(train: Tensor, types: Sequence[ColumnType], told: Sequence[int]) 
                 found[column] = rule
                 break
     sources = [i for i in columns if i not in dates]
-    for column in reversed(sources):
+    tabled = _may_be_tables(train[:, sources], few[:, sources])
+    for place, column in reversed(list(enumerate(sources))):
         if column in found:
             continue
         near = _may_be_line(few[:, sources], few[:, column], _decimals(types[column], train[:, column])).tolist()
-        for source, line in zip(sources, near, strict=True):
+        for source, line, table in zip(sources, near, tabled[:, place].tolist(), strict=True):
             line = line and types[source].numeric and types[column].numeric
-            if free(column, source) and (rule := _from_value(train, few, types, column, source, line)) is not None:
+            if not (line or table) or not free(column, source):
+                continue
+            if (rule := _from_value(train, types, column, source, line)) is not None:
                 found[column] = rule
                 break
     return tuple(found.values())
@@ -182,9 +185,23 @@ def _part(train: Tensor, few: Tensor, types: Sequence[ColumnType], column: int, 
     return None
 
 
-def _from_value(
-    train: Tensor, few: Tensor, types: Sequence[ColumnType], column: int, source: int, near: bool
-) -> Derived | None:
+def _may_be_tables(train: Tensor, few: Tensor) -> Tensor:
+    """Which columns have rows enough for a table of others, and say them in a few rows: (d, d) bool, [source, other].
+
+    All others of a source are asked at once: of two thousand columns there are four million pairs.
+    """
+    found = torch.zeros(train.shape[1], train.shape[1], dtype=torch.bool)
+    values = whole(few)
+    for source in range(train.shape[1]):
+        if not 2 <= len(whole(train[:, source]).unique()) <= len(train) // _SUPPORT:
+            continue
+        key, order = values[:, source].sort()
+        same, sorted_values = key[1:] == key[:-1], values[order]
+        found[source] = ((sorted_values[1:] == sorted_values[:-1]) | ~same[:, None]).all(0)
+    return found
+
+
+def _from_value(train: Tensor, types: Sequence[ColumnType], column: int, source: int, near: bool) -> Derived | None:
     """What is no date from another such column: by a line if both are numbers, and `near` one; else by a table."""
     if near and (line := _line(train, types, column, source)) is not None:
         # at several values of the source the column may be the same: if it determines the source as well, it is kept
@@ -192,9 +209,8 @@ def _from_value(
         several = abs(line.scale) * units[1] < (1 - 1e-9) * units[0]
         return None if several and _line(train, types, source, column) is not None else line
     x, y = train[:, source], train[:, column]
-    if _table(few[:, source], few[:, column], support=1) is None or (table := _table(x, y)) is None:
-        return None
-    return Derived(column, source, "value", 0, *table)
+    table = _table(x, y)
+    return None if table is None else Derived(column, source, "value", 0, *table)
 
 
 def _decimals(about: ColumnType, values: Tensor) -> int | None:
@@ -281,10 +297,10 @@ def _shortest(near: float, fits: Callable[[float], bool]) -> float | None:
     return next((number for number in rounded if fits(number)), None)
 
 
-def _table(key: Tensor, values: Tensor, support: int = _SUPPORT) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def _table(key: Tensor, values: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """What is found where, if a value has but one for each key and keys have rows enough; else None."""
     marked, back = whole(key).unique(return_inverse=True)
-    if len(marked) < 2 or len(marked) * support > len(key):
+    if len(marked) < 2 or len(marked) * _SUPPORT > len(key):
         return None
     ends = [
         torch.full((len(marked),), start, dtype=torch.float64).scatter_reduce(0, back, whole(values), how)
