@@ -42,7 +42,7 @@ _LOOKED_AT = 400
 _LONGEST = {False: 64, True: 128}
 #: how often each example is seen at most; steps that are always taken; the same of rows of a table, few or many
 _VISITS, _LEAST, _ROW_VISITS, _FEW_ROW_VISITS, _LEAST_OF_ROWS = 400, 2000, 225, 150, 300
-#: rows below which most of a network is left out in each step, and below which half of it is
+#: rows below which 0.6 of a network is left out in each step, and below which 0.55 of it is
 _FEW_ROWS, _SOME_ROWS = 5_000, 30_000
 #: steps where a time is said in their place: more than anybody takes
 ENDLESS = 10_000_000
